@@ -1,0 +1,196 @@
+"""Results on disk: files appear whole or not at all, and only files of our own are ever replaced."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from manyview.errors import ExportError, InputError
+
+MANIFEST = "manifest.json"
+PROGRAM = "manyview"
+SHARED_FOLDER = "images"  # several exports point to the same pictures: equal ones are left as they are
+LONGEST_NAME = 180  # bytes; file systems allow 255, and suffixes are added
+
+
+@contextmanager
+def staged(folder: Path, *, overwrite: bool = False, last: str = "") -> Iterator[Path]:
+    """Give an empty folder to write into; when the block ends well, its files are moved into `folder`.
+
+    An error or an interrupt in the block leaves `folder` as it was. Each file is synced and renamed, `last` after the
+    others; `folder/manifest.json` lists what is ours, says `"complete": false` meanwhile, and is written at the end.
+
+    Raises:
+        ExportError: a file is there already and `overwrite` is False; or it is not listed in the manifest, so that it
+            is not ours to replace; or the disk refuses.
+    """
+    is_new = not folder.exists()
+    staging = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".manyview-", dir=folder))
+        yield staging
+        _move_in(staging, folder, overwrite=overwrite, last=last)
+    except OSError as error:
+        raise ExportError(f"cannot write into {folder}: {error}", hint="Check the path and the free space.") from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it holds files: the block ended well
+                folder.rmdir()
+
+
+def refuse_results(folder: Path, *, overwrite: bool) -> None:
+    """Raise ExportError if `folder` holds results of ours and `overwrite` is False: a check before long work."""
+    if not overwrite and owned_files(folder):
+        raise ExportError(f"{folder} already holds results", hint=f"Choose another folder, or {_OVERWRITE}.")
+
+
+def owned_files(folder: Path) -> set[str]:
+    """Paths that the manifest in `folder` lists, relative to it with forward slashes; empty without a manifest."""
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        return set()
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["program"] != PROGRAM:
+            raise ValueError("it is of another program")
+        return {str(name) for name in manifest["files"]}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError(
+            f"{path} is not a manifest of manyview ({error!r})", hint="Choose another folder; nothing was changed."
+        ) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write strict JSON (UTF-8, no NaN or infinity).
+
+    Raises:
+        ExportError: `data` holds a number that is not finite, or something JSON has no word for.
+    """
+    try:
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    except (ValueError, TypeError) as error:
+        raise ExportError(f"{path.name} cannot be written as JSON: {error}") from error
+    # A lone surrogate (a file name that is not UTF-8) becomes "\udcxx", which is JSON's own way to write it.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def read_json(path: Path) -> Any:
+    """Read strict JSON.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number of JSON")
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}", hint="Give the folder of a saved scene.") from error
+
+
+def unique_file_names(names: Iterable[str]) -> list[str]:
+    """One flat, portable file name for each name, all different also where upper and lower case are the same.
+
+    Slashes and characters that some system forbids become "_"; other letters stay; a repeated name gets "~2", "~3".
+    """
+    taken: set[str] = set()
+    return [_claim(_portable(name), taken) for name in names]
+
+
+def _portable(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)
+    kept = "".join("_" if c in '<>:"/\\|?*' or unicodedata.category(c)[0] == "C" else c for c in name)
+    kept = kept.strip(" .") or "_"
+    return kept.encode()[:LONGEST_NAME].decode(errors="ignore")
+
+
+def _claim(name: str, taken: set[str]) -> str:
+    stem, suffix = os.path.splitext(name)
+    candidate, count = name, 1
+    while candidate.casefold() in taken:
+        count += 1
+        candidate = f"{stem}~{count}{suffix}"
+    taken.add(candidate.casefold())
+    return candidate
+
+
+def _move_in(staging: Path, folder: Path, *, overwrite: bool, last: str) -> None:
+    names = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_symlink() or p.is_file())
+    owned = owned_files(folder)
+    names = [name for name in names if not _is_shared(staging / name, folder / name, name, owned)]
+    _refuse_conflicts(folder, names, owned, overwrite=overwrite)
+    _write_manifest(staging, folder, owned.union(names), complete=False)
+    for name in sorted(names, key=lambda name: name == last):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(staging / name, target)
+    _write_manifest(staging, folder, owned.union(names), complete=True)
+
+
+def _is_shared(source: Path, target: Path, name: str, owned: set[str]) -> bool:
+    """Whether `target` is a picture of ours that is already what `source` would make it."""
+    if not name.startswith(f"{SHARED_FOLDER}/") or name not in owned or not target.exists():
+        return False
+    if source.is_symlink() or target.is_symlink():
+        return source.is_symlink() and target.is_symlink() and source.resolve() == target.resolve()
+    return filecmp.cmp(source, target, shallow=False)
+
+
+_OVERWRITE = "replace the earlier results with overwrite=True (--overwrite)"
+
+
+def _refuse_conflicts(folder: Path, names: list[str], owned: set[str], *, overwrite: bool) -> None:
+    there = [name for name in names if os.path.lexists(folder / name)]
+    foreign = [name for name in there if name not in owned]
+    outside = [name for name in names if not (folder / name).parent.resolve().is_relative_to(folder.resolve())]
+    if foreign or outside:
+        raise ExportError(
+            f"{folder} holds files that manyview did not write: {_few(foreign + outside)}",
+            hint="Choose another folder; they are never replaced.",
+        )
+    if there and not overwrite:
+        raise ExportError(f"{folder} already holds {_few(there)}", hint=f"Choose another folder, or {_OVERWRITE}.")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _write_manifest(staging: Path, folder: Path, files: set[str], *, complete: bool) -> None:
+    manifest = {"program": PROGRAM, "format_version": 1, "complete": complete, "files": sorted(files)}
+    write_json(staging / MANIFEST, manifest)
+    _replace(staging / MANIFEST, folder / MANIFEST)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move a finished file into place; a link is made relative to its new place, and never followed."""
+    if source.is_symlink():
+        relative = os.path.relpath(source.resolve(), target.parent.resolve())
+        source.unlink()
+        source.symlink_to(relative)
+    else:
+        _sync(source)
+    source.replace(target)
+    with suppress(OSError):  # not every system lets a folder be synced
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Official, packaged and own checkpoints."""

@@ -1,0 +1,53 @@
+"""Multi-head self-attention, shared by all families."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manyview.networks.layers.matmul import Linear
+from manyview.networks.layers.rope import Rotation, rotate
+
+
+class Attention(nn.Module):
+    """Self-attention over all tokens of a sequence; no mask, no dropout.
+
+    Args:
+        dim: channels of a token.
+        heads: number of heads; `dim` is a multiple of it.
+        scale: factor of q k^T before the softmax; 1/sqrt(head size) if None.
+        qk_norm: normalise queries and keys per head (LayerNorm) before the product.
+    """
+
+    def __init__(self, dim: int, heads: int, *, scale: float | None = None, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = scale
+        self.qkv = Linear(dim, 3 * dim)
+        self.project = Linear(dim, dim)
+        self.q_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+
+    def forward(self, tokens: Tensor, positions: Rotation | None = None) -> Tensor:
+        """(B, T, dim) -> (B, T, dim). With `positions`, queries and keys are rotated (RoPE)."""
+        # q, k, v stay views of one tensor (B, T, heads, head size): nothing is copied to split them.
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if positions is not None:
+            q, k = rotate(q, positions), rotate(k, positions)
+        mixed = attend(q, k, v, self.scale)
+        return self.project(mixed)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """softmax(q k^T scale) v by PyTorch's fused kernels: q, k, v (B, T, heads, D) -> (B, T, heads * D)."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
+
+
+def attend_reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """The same, written out; keeps all T x T weights in memory."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    weights = torch.einsum("bqhd,bkhd->bhqk", q, k).mul(scale).softmax(dim=-1)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(2)

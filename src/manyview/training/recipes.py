@@ -1,0 +1,95 @@
+"""What to train, on what, and for how long; every number that a run depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from manyview.networks.fast3r import Fast3RConfig
+from manyview.worlds import WorldSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of training with one kind of batch.
+
+    Attributes:
+        until: first step after this stage.
+        sizes: (height, width) of the pictures; one is drawn for each batch.
+        views: numbers of views; one is drawn for each batch.
+        images: views times scenes of a batch.
+        worlds: how the scenes are made.
+    """
+
+    until: int
+    sizes: Sequence[tuple[int, int]]
+    views: Sequence[int]
+    images: int
+    worlds: WorldSettings = field(default_factory=WorldSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run. The same recipe and seed see the same scenes in the same order.
+
+    Attributes:
+        network: sizes and options of the network.
+        stages: what the batches are made of, one stage after another.
+        steps: optimiser steps in all.
+        warmup_steps, decay_steps: the learning rate rises linearly, stays, and falls linearly to zero at the end. A run
+            can therefore be ended at any time by resuming it with fewer `steps`.
+        learning_rate, weight_decay, betas, clip: AdamW and the largest norm of a gradient.
+        matching_weight: weight of the helper loss on the tokens halfway through the fusion; 0 leaves it out.
+        matching_width: channels in which tokens are compared.
+        bf16: compute products in bfloat16; weights, norms and the loss stay in float32.
+        seed: of the initial weights and of the scenes.
+    """
+
+    name: str
+    network: Fast3RConfig
+    stages: Sequence[Stage]
+    steps: int
+    warmup_steps: int = 500
+    decay_steps: int = 2000
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    matching_weight: float = 0.2
+    matching_width: int = 64
+    bf16: bool = True
+    seed: int = 0
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to; the last one goes on for ever."""
+        return next((stage for stage in self.stages if step < stage.until), self.stages[-1])
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        rise = (step + 1) / max(self.warmup_steps, 1)
+        fall = (self.steps - step) / max(self.decay_steps, 1)
+        return self.learning_rate * max(0.0, min(1.0, rise, fall))
+
+
+SMALL_NETWORK = Fast3RConfig(
+    patch_size=8,
+    encoder_dim=192,
+    encoder_heads=6,
+    encoder_depth=4,
+    fusion_dim=192,
+    fusion_heads=6,
+    fusion_depth=8,
+    head_widths=(32, 48, 96, 128),
+    head_features=48,
+    head_last_features=32,
+    fusion_attention="alternating",
+    fusion_positions=True,
+    fusion_qk_norm=True,
+)
+
+
+def small() -> Recipe:
+    """The packaged model, `manyview-small`."""
+    return Recipe(name="small", network=SMALL_NETWORK, steps=100_000, stages=[
+        Stage(until=100_000, sizes=[(64, 80), (80, 64), (72, 72), (56, 96)], views=[2, 3, 4], images=48),
+    ])
