@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from manyview.errors import ExportError
+from manyview.files import staged
 from manyview.geometry.cameras import Camera
+from manyview.scene_points import PointCloud, gather_points
+
+__all__ = ["EXPORTERS", "ExportOptions", "PointCloud", "Provenance", "Scene", "SceneView", "ViewStatus"]
 
 ViewStatus = Literal["used", "low_confidence", "camera_not_found"]
 
+EXPORTERS = "manyview.exporters"  # the entry-point group in which formats are found by name
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SceneView:
     """One view of a scene. (H, W) is the size the network worked at.
 
@@ -26,6 +35,7 @@ class SceneView:
         confidence: (H, W) float32, at least 1.
         valid: (H, W) bool, False for padding, non-finite numbers and points behind the camera.
         status: "used", or what is wrong with this view; `status_reason` says it in words.
+        masked_pixels: how many pixels `masked` took out because the network gave numbers that are not finite.
     """
 
     name: str
@@ -42,6 +52,45 @@ class SceneView:
     status_reason: str = ""
     upright_in_file: bool = True
     timestamp: float | None = None
+    masked_pixels: int = 0
+
+    @classmethod
+    def masked(
+        cls, *, depth: np.ndarray, points: np.ndarray, confidence: np.ndarray, valid: np.ndarray, **others: Any
+    ) -> SceneView:
+        """A view from a network's raw numbers: pixels that cannot be used become invalid, and zero.
+
+        Args:
+            depth, points, confidence: (H, W), (H, W, 3), (H, W) of any float type; may hold nan, inf and depth <= 0.
+            valid: (H, W) bool, False for padding.
+            others: the remaining fields of `SceneView`.
+        """
+        with np.errstate(over="ignore"):  # too large for float32: infinite, and so masked below
+            depth, points, confidence = (np.asarray(a).astype(np.float32) for a in (depth, points, confidence))
+        finite = np.isfinite(depth) & np.isfinite(points).all(-1) & np.isfinite(confidence)
+        kept = valid & finite & (np.where(finite, depth, 0) > 0)
+        return cls(
+            depth=np.where(kept, depth, np.float32(0)),
+            points=np.where(kept[..., None], points, np.float32(0)),
+            confidence=np.where(finite, np.maximum(confidence, np.float32(1)), np.float32(1)),
+            valid=kept,
+            masked_pixels=int((valid & ~finite).sum()),
+            **others,
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture as the network saw it."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def network_camera(self) -> Camera | None:
+        """The camera in network pixels; None if it could not be found."""
+        if self.camera is None:
+            return None
+        K = np.linalg.inv(self.original_from_network) @ self.camera.K
+        height, width = self.size
+        return Camera(K=K, world_from_camera=self.camera.world_from_camera, width=width, height=height)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +107,33 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointCloud:
-    """P coloured points of a scene and where each was seen.
+class ExportOptions:
+    """What goes into exported files.
 
     Attributes:
-        points: (P, 3) float32, world frame.
-        colours: (P, 3) uint8 RGB.
-        confidence: (P,) float32.
-        view: (P,) int32, index of the view.
-        pixel: (P, 2) int32, (x, y) in that view's network picture.
+        percentile: in each view, points whose confidence is below this percentile (0 to 100) are left out.
+        min_confidence: points below it are left out too.
+        include_low_confidence: also take points of views whose status is "low_confidence".
+        max_points: most points in .ply and .glb files and in the initial points of nerfstudio; None for all.
+        max_colmap_points: most points in a COLMAP model, where each has observations; None for all.
+        seed: of the draw where there are more points.
+        link_images: "link" places the photos as relative symbolic links (copies where the system has none), "copy"
+            copies them. Pictures that must be turned or converted are always written anew.
+        depth_tolerance: COLMAP observations: largest relative difference between a point's depth in another view and
+            that view's own depth.
     """
 
-    points: np.ndarray
-    colours: np.ndarray
-    confidence: np.ndarray
-    view: np.ndarray
-    pixel: np.ndarray
+    percentile: float = 20.0
+    min_confidence: float | None = None
+    include_low_confidence: bool = False
+    max_points: int | None = 1_000_000
+    max_colmap_points: int | None = 100_000
+    seed: int = 0
+    link_images: Literal["link", "copy"] = "link"
+    depth_tolerance: float = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
     """Cameras, depth and points of N views in one world: the first camera's frame (OpenCV axes).
 
@@ -88,3 +145,126 @@ class Scene:
     skipped: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     metric: bool = False
+
+    @property
+    def units(self) -> str:
+        """What lengths are in, in words."""
+        return "metres" if self.metric else "scene units (the scale is not known; not metres)"
+
+    @property
+    def frame(self) -> str:
+        """What frame points and cameras are in, in words."""
+        return "world = camera of the first view, OpenCV axes: x right, y down, z forward"
+
+    @property
+    def world_from_camera(self) -> np.ndarray:
+        """(N, 4, 4) float64; nan for views whose camera was not found."""
+        missing = np.full((4, 4), np.nan)
+        matrices = [missing if view.camera is None else view.camera.world_from_camera for view in self.views]
+        return np.array(matrices, dtype=np.float64).reshape(-1, 4, 4)
+
+    @property
+    def K(self) -> np.ndarray:
+        """(N, 3, 3) float64, original pixels; nan for views whose camera was not found."""
+        missing = np.full((3, 3), np.nan)
+        matrices = [missing if view.camera is None else view.camera.K for view in self.views]
+        return np.array(matrices, dtype=np.float64).reshape(-1, 3, 3)
+
+    def equals(self, other: Scene) -> bool:
+        """Whether everything is the same, arrays to the last bit."""
+        return _same(self, other)
+
+    def point_cloud(
+        self,
+        *,
+        percentile: float = 20.0,
+        min_confidence: float | None = None,
+        include_low_confidence: bool = False,
+        max_points: int | None = None,
+        seed: int = 0,
+        views: Sequence[int] | None = None,
+    ) -> PointCloud:
+        """The valid points of the views in use, by view and then row by row.
+
+        Args:
+            percentile, min_confidence, include_low_confidence, max_points, seed: as in `ExportOptions`. The draw is
+                without replacement and repeatable.
+            views: indices of the views to take; all by default. Their status still counts.
+        """
+        wanted = range(len(self.views)) if views is None else views
+        statuses = ("used", "low_confidence") if include_low_confidence else ("used",)
+        chosen = [index for index in wanted if self.views[index].status in statuses]
+        return gather_points(
+            self.views,
+            chosen,
+            percentile=percentile,
+            min_confidence=min_confidence,
+            max_points=max_points,
+            seed=seed,
+        )
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write `scene.json` (everything but arrays, and last) and `scene.safetensors` (all arrays) into `folder`.
+
+        Raises:
+            ExportError: the files are there and `overwrite` is False; or they are not manyview's; or a number is not
+                finite (`SceneView.masked` takes such pixels out); or the disk refuses.
+        """
+        from manyview.scene_files import SCENE_JSON, write_scene
+
+        folder = Path(folder)
+        with staged(folder, overwrite=overwrite, last=SCENE_JSON) as staging:
+            written = write_scene(self, staging)
+        return [folder / path.relative_to(staging) for path in written]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Scene:
+        """Read what `save` wrote; the result `equals` the scene that was saved.
+
+        Raises:
+            InputError: a file is missing, damaged, or of a newer version of the format.
+        """
+        from manyview.scene_files import read_scene
+
+        return read_scene(Path(folder))
+
+    def export(
+        self,
+        folder: str | Path,
+        formats: Sequence[str],
+        *,
+        options: ExportOptions | None = None,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write this scene in the given formats ("ply", "glb", "colmap", "nerfstudio", "depth", "npz", "tum").
+
+        All formats are written, or none. Returns the paths in `folder`. The scene is not changed.
+
+        Raises:
+            ExportError: an unknown format, a number that is not finite, or, as in `save`, files in the way.
+        """
+        from manyview.scene_files import verify
+
+        exporters = [_find_exporter(name) for name in dict.fromkeys(formats)]
+        verify(self)
+        folder = Path(folder)
+        with staged(folder, overwrite=overwrite) as staging:
+            written = [path for export in exporters for path in export(self, staging, options or ExportOptions())]
+        return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
+
+
+def _find_exporter(name: str) -> Any:
+    known = {entry.name: entry for entry in entry_points(group=EXPORTERS)}
+    if name not in known:
+        raise ExportError(f"there is no format {name!r}", hint=f"Known formats: {', '.join(sorted(known))}.")
+    return known[name].load()
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, (Scene, SceneView, Camera, Provenance)) and type(a) is type(b):
+        return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return a == b

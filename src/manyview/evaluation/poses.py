@@ -158,7 +158,8 @@ def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
         )
     if not np.all(np.isfinite(truth)):
         raise InputError("Got true cameras with non-finite numbers.", hint="Leave out views without a true camera.")
-    return predicted, truth
+    found = np.isfinite(predicted).all(axis=(1, 2), keepdims=True)
+    return np.where(found, predicted, np.nan), truth
 
 
 def _relative(world_from_camera: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from manyview.errors import InputError
-from manyview.geometry.cameras import intrinsics, invert_rigid, pixel_grid, transform_points
+from manyview.geometry.cameras import intrinsics, invert_rigid, transform_points
 from manyview.geometry.depth import project_points
 from manyview.geometry.sampling import finite_points, spread_sample
 

@@ -47,7 +47,9 @@ def image_from_array(array: np.ndarray, name: str) -> tuple[Image.Image, tuple[s
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        hint = "Move the channels to the end: array.transpose(1, 2, 0)." if array.shape[:1] in ((1,), (3,), (4,)) else ""
+        hint = (
+            "Move the channels to the end: array.transpose(1, 2, 0)." if array.shape[:1] in ((1,), (3,), (4,)) else ""
+        )
         raise InputError(f"{name}: expected an array (H, W), (H, W, 1|3|4), got shape {array.shape}", hint=hint)
     eight_bit, changes = _eight_bit(array, name)
     squeezed = eight_bit[..., 0] if eight_bit.shape[2] == 1 else eight_bit
@@ -63,7 +65,7 @@ def _eight_bit(array: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"{name}: expected uint8, uint16 or floating point in [0, 1], got {array.dtype}")
     low, high = float(array.min()), float(array.max())
-    if not (-_FLOAT_SLACK <= low and high <= 1 + _FLOAT_SLACK):  # also false for nan
+    if not (low >= -_FLOAT_SLACK and high <= 1 + _FLOAT_SLACK):  # also false for nan
         raise InputError(
             f"{name}: expected floating point values in [0, 1], got {low:.4g} to {high:.4g}",
             hint="Divide by the largest possible value, or pass uint8.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +45,7 @@ _PLUGINS = {
 
 
 class DecodeError(InputError):
-    """One picture cannot be read. The message is "kind: detail"; `kind` is what reasons are counted by."""
-
-    @property
-    def kind(self) -> str:
-        return str(self.args[0]).split(":", 1)[0]
+    """One picture cannot be read. The message is "kind: detail"; reasons are counted by kind."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +54,12 @@ class DecodeLimits:
 
     Attributes:
         max_pixels: pictures with more are refused, from their header.
-        enough: length in pixels of the long side above which more detail is of no use; pictures above `EXACT_PIXELS`
-            are reduced while they are decoded, but not below this.
+        spare_resolution: how many times finer than needed a picture of (height, width) is; those above `EXACT_PIXELS`
+            are reduced by at most half of it while they are decoded.
     """
 
     max_pixels: int
-    enough: int
+    spare_resolution: Callable[[tuple[int, int]], float]
     _one_large: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def check(self, width: int, height: int) -> None:
@@ -127,7 +123,7 @@ def decode_image(image: Image.Image, limits: DecodeLimits) -> Decoded:
         pixels = image.width * image.height
         limits.check(image.width, image.height)
         with limits.room_for(pixels):
-            return _decode(image, pixels, limits.enough)
+            return _decode(image, pixels, limits.spare_resolution)
 
 
 def picture_digest(image: Image.Image) -> str:
@@ -138,11 +134,11 @@ def picture_digest(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _decode(image: Image.Image, pixels: int, enough: int) -> Decoded:
+def _decode(image: Image.Image, pixels: int, spare_resolution: Callable[[tuple[int, int]], float]) -> Decoded:
     changes = _header_changes(image)
     orientation = _orientation(image)
     width, height = image.size
-    reduction = _reduction(width, height, enough)
+    reduction = _reduction(width, height, spare_resolution)
     drafted = _draft(image, reduction)
     with _bomb_limit_of(pixels):
         image.load()
@@ -187,7 +183,7 @@ def _as_decode_errors() -> Iterator[None]:
     """Decoders raise almost anything on damaged bytes; all of it means that this one picture cannot be read."""
     try:
         yield
-    except DecodeError:
+    except InputError:
         raise
     except PermissionError as error:
         raise DecodeError(f"cannot be read: {error.strerror}") from error
@@ -236,12 +232,13 @@ def _header_changes(image: Image.Image) -> tuple[str, ...]:
     return changes
 
 
-def _reduction(width: int, height: int, enough: int) -> int:
-    """The largest power of two that leaves the long side of a very large picture at least `enough` pixels."""
-    reduction = 1
-    if width * height > EXACT_PIXELS:
-        while max(width, height) // (reduction * 2) >= enough:
-            reduction *= 2
+def _reduction(width: int, height: int, spare_resolution: Callable[[tuple[int, int]], float]) -> int:
+    """The largest power of two that leaves a very large picture at twice the resolution needed."""
+    if width * height <= EXACT_PIXELS:
+        return 1
+    spare, reduction = spare_resolution((height, width)), 1
+    while reduction * 4 <= spare:
+        reduction *= 2
     return reduction
 
 
@@ -274,7 +271,8 @@ def _reduce_in_strips(
     if reduced.size == (width, height):
         return reduced
     # The last row and column are only partly covered by the original: cut at the fraction of a pixel.
-    return reduced.resize((int(width), int(height)), Image.Resampling.BICUBIC, box=(0, 0, width, height))
+    size = (max(int(width), 1), max(int(height), 1))
+    return reduced.resize(size, Image.Resampling.BICUBIC, box=(0, 0, width, height))
 
 
 def _strips(image: Image.Image, multiple: int) -> Iterator[Image.Image]:

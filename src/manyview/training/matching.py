@@ -32,7 +32,7 @@ class MatchingLoss(nn.Module):
 
     def forward(self, tokens: Tensor, matches: Tensor) -> Tensor:
         """Tokens (B, N, T, dim) and `token_matches` (B, N, N, T) -> scalar."""
-        features = F.normalize(self.project(tokens).float(), dim=-1)
+        features = F.normalize(self.project(tokens.float()), dim=-1)
         logits = torch.einsum("bitc,bjsc->bijts", features, features) / TEMPERATURE
         return F.cross_entropy(logits.flatten(0, 3), matches.flatten(), ignore_index=NOT_SEEN, reduction="sum") / (
             matches.ne(NOT_SEEN).sum().clamp(min=1)

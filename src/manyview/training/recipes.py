@@ -49,7 +49,7 @@ class Recipe:
     network: Fast3RConfig
     stages: Sequence[Stage]
     steps: int
-    warmup_steps: int = 500
+    warmup_steps: int = 300
     decay_steps: int = 2000
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
@@ -74,22 +74,32 @@ class Recipe:
 SMALL_NETWORK = Fast3RConfig(
     patch_size=8,
     encoder_dim=192,
-    encoder_heads=6,
+    encoder_heads=3,
     encoder_depth=4,
     fusion_dim=192,
-    fusion_heads=6,
+    fusion_heads=3,
     fusion_depth=8,
-    head_widths=(32, 48, 96, 128),
-    head_features=48,
-    head_last_features=32,
+    head_widths=(16, 32, 64, 96),
+    head_features=32,
+    head_last_features=16,
     fusion_attention="alternating",
     fusion_positions=True,
     fusion_qk_norm=True,
 )
+LOW_SIZES = [(64, 80), (80, 64), (72, 72), (56, 96)]
+MIDDLE_SIZES = [(96, 128), (128, 96), (112, 112), (88, 136)]
 
 
 def small() -> Recipe:
-    """The packaged model, `manyview-small`."""
-    return Recipe(name="small", network=SMALL_NETWORK, steps=100_000, stages=[
-        Stage(until=100_000, sizes=[(64, 80), (80, 64), (72, 72), (56, 96)], views=[2, 3, 4], images=48),
-    ])
+    """The packaged model, `manyview-small`: two near views first, then more views, farther apart, at a finer scale."""
+    return Recipe(
+        name="small",
+        network=SMALL_NETWORK,
+        steps=40_000,
+        stages=[
+            Stage(until=1500, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.8)),
+            Stage(until=4000, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=1.0)),
+            Stage(until=10_000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.2)),
+            Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 4, 6], images=20, worlds=WorldSettings(spread=1.4)),
+        ],
+    )

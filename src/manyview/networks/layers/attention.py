@@ -41,7 +41,9 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """softmax(q k^T scale) v by PyTorch's fused kernels: q, k, v (B, T, heads, D) -> (B, T, heads * D)."""
+    """softmax(q k^T scale) v: q, k, v (B, T, heads, D) -> (B, T, heads * D), by the fastest exact route."""
+    if _plain_products_win(q):
+        return attend_reference(q, k, v, scale)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
 
@@ -49,5 +51,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tenso
 def attend_reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """The same, written out; keeps all T x T weights in memory."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    weights = torch.einsum("bqhd,bkhd->bhqk", q, k).mul(scale).softmax(dim=-1)
-    return torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    weights = (q @ k.mT).mul(scale).softmax(dim=-1)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+
+
+def _plain_products_win(q: Tensor) -> bool:
+    """Training on a CPU in bfloat16, short sequences: the fused kernel does not use the processor's bfloat16
+    products; forward and backward together it takes 2 to 4 times as long as three plain products."""
+    in_bf16 = q.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return q.device.type == "cpu" and in_bf16 and torch.is_grad_enabled() and q.shape[1] <= 1024

@@ -1,0 +1,104 @@
+"""`PointCloud`: the points of a scene that are worth showing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manyview.errors import InputError
+
+if TYPE_CHECKING:
+    from manyview.scene import SceneView
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointCloud:
+    """P coloured points of a scene and where each was seen.
+
+    Attributes:
+        points: (P, 3) float32, world frame.
+        colours: (P, 3) uint8 RGB.
+        confidence: (P,) float32.
+        view: (P,) int32, index of the view.
+        pixel: (P, 2) int32, (x, y) in that view's network picture.
+    """
+
+    points: np.ndarray
+    colours: np.ndarray
+    confidence: np.ndarray
+    view: np.ndarray
+    pixel: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def gather_points(
+    views: Sequence[SceneView],
+    wanted: Sequence[int],
+    *,
+    percentile: float,
+    min_confidence: float | None,
+    max_points: int | None,
+    seed: int,
+) -> PointCloud:
+    """The points of the `wanted` views (indices); see `Scene.point_cloud`."""
+    if not 0 <= percentile <= 100 or (max_points is not None and max_points < 0):
+        raise InputError(
+            f"got percentile {percentile} and max_points {max_points}",
+            hint="Give a percentile from 0 to 100, and a number of points or None.",
+        )
+    kept = [_confident(views[index], percentile, min_confidence) for index in wanted]
+    drawn = _draw([len(pixels) for pixels in kept], max_points, seed)
+    parts = [
+        _gather(views[index], index, pixels[rows]) for index, pixels, rows in zip(wanted, kept, drawn, strict=True)
+    ]
+    return _join(parts)
+
+
+def _confident(view: SceneView, percentile: float, min_confidence: float | None) -> np.ndarray:
+    """Flat indices of the pixels to keep."""
+    if not view.valid.any():
+        return np.zeros(0, dtype=np.int64)
+    threshold = np.percentile(view.confidence[view.valid], percentile)
+    if min_confidence is not None:
+        threshold = max(threshold, min_confidence)
+    return np.flatnonzero(view.valid & (view.confidence >= threshold))
+
+
+def _draw(counts: list[int], most: int | None, seed: int) -> list[np.ndarray | slice]:
+    """For each of several lists of the given lengths, the entries to keep so that `most` are kept in all."""
+    total = sum(counts)
+    if most is None or total <= most:
+        return [slice(None)] * len(counts)
+    chosen = np.sort(np.random.default_rng(seed).choice(total, most, replace=False, shuffle=False))
+    ends = np.cumsum(counts)
+    pieces = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    return [piece - (end - count) for piece, end, count in zip(pieces, ends, counts, strict=True)]
+
+
+def _gather(view: SceneView, index: int, pixels: np.ndarray) -> PointCloud:
+    y, x = np.divmod(pixels, view.size[1])
+    return PointCloud(
+        points=view.points[y, x].astype(np.float32),
+        colours=view.image[y, x],
+        confidence=view.confidence[y, x].astype(np.float32),
+        view=np.full(len(pixels), index, dtype=np.int32),
+        pixel=np.stack([x, y], axis=-1).astype(np.int32),
+    )
+
+
+def _join(parts: list[PointCloud]) -> PointCloud:
+    empty = PointCloud(
+        points=np.zeros((0, 3), np.float32),
+        colours=np.zeros((0, 3), np.uint8),
+        confidence=np.zeros(0, np.float32),
+        view=np.zeros(0, np.int32),
+        pixel=np.zeros((0, 2), np.int32),
+    )
+    return PointCloud(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in [empty, *parts]]) for f in fields(PointCloud)}
+    )

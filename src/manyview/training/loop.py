@@ -1,0 +1,206 @@
+"""A plain training loop: one process, one device, resumable."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from manyview.errors import ManyviewError, WeightsError
+from manyview.networks.fast3r import Economy, Fast3R, Layout
+from manyview.networks.pointmaps import Pointmaps
+from manyview.training.data import on_device, stream, targets
+from manyview.training.losses import PointmapLoss, fast3r_loss
+from manyview.training.matching import MatchingLoss, token_matches
+from manyview.training.recipes import Recipe
+from manyview.worlds import WorldBatch
+
+Evaluate = Callable[[Fast3R], dict[str, float]]
+
+
+@dataclass
+class Run:
+    """What a training run holds between two steps; saved whole."""
+
+    network: Fast3R
+    matching: MatchingLoss
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    scenes: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the state whole or not at all: a kill leaves the last one."""
+        state = {name: getattr(self, name).state_dict() for name in ("network", "matching", "optimiser")}
+        temporary = path.with_name(f"{path.name}.tmp")
+        torch.save({**state, "step": self.step, "scenes": self.scenes}, temporary)
+        temporary.replace(path)
+
+    def restore(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            for name in ("network", "matching", "optimiser"):
+                getattr(self, name).load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise WeightsError(f"{path} does not fit this recipe: {error}", hint="Start in another folder.") from error
+        self.step, self.scenes = state["step"], state["scenes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often a run does what, in steps, and where it runs."""
+
+    log: int = 50
+    save: int = 500
+    evaluate: int = 1000
+    device: str = "cpu"
+
+
+@dataclass
+class Meter:
+    """Running sums between two lines of the log."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.count for name, value in self.sums.items()}
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    pace: Pace = Pace(),  # noqa: B008 (frozen dataclass)
+    evaluate: Evaluate | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> Fast3R:
+    """Train a network, or go on with the run in `folder`.
+
+    Args:
+        recipe: what to train on what.
+        folder: receives `run.pt` (the state, replaced whole), `log.jsonl` and `recipe.json`.
+        pace: how often to log, save and evaluate.
+        evaluate: called with the network now and then; its numbers go into the log.
+        report: called with every line of the log.
+
+    Raises:
+        ManyviewError: the loss is not finite; the last saved state is from before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = start(recipe, pace.device)
+    if (folder / "run.pt").exists():
+        run.restore(folder / "run.pt")
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
+    meter = Meter()
+    for batch in stream(recipe, run.step):
+        meter.add(train_step(run, recipe, on_device(batch, pace.device)))
+        if run.step % pace.log == 0:
+            meter = write_log(run, recipe, meter, folder, report)
+        if evaluate is not None and run.step % pace.evaluate == 0:
+            log(folder, {"step": run.step, **evaluate(run.network.eval())}, report)
+        if run.step % pace.save == 0:
+            run.save(folder / "run.pt")
+    run.save(folder / "run.pt")
+    return run.network.eval()
+
+
+def start(recipe: Recipe, device: str) -> Run:
+    """A run at step 0 with weights drawn from the recipe's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        network = Fast3R(recipe.network).to(device)
+        matching = MatchingLoss(recipe.network.fusion_dim, recipe.matching_width).to(device)
+    parameters = [*network.parameters(), *matching.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return Run(network, matching, torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
+
+
+def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
+    """One step of the optimiser; returns what to log."""
+    network = run.network.train()
+    for group in run.optimiser.param_groups:
+        group["lr"] = recipe.rate(run.step)
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=recipe.bf16):
+        predicted, middle = forward_with_tokens(network, batch.images * 2 - 1, seed=run.step)
+    loss = fast3r_loss(predicted, targets(batch))
+    matching = run.matching(middle, token_matches(batch, recipe.network.patch_size))
+    total = loss.total + recipe.matching_weight * matching
+    if not torch.isfinite(total):
+        raise ManyviewError(f"the loss of step {run.step} is {total.item()}", hint="Lower the learning rate, or resume.")
+    run.optimiser.zero_grad()
+    total.backward()
+    norm = nn.utils.clip_grad_norm_([*network.parameters(), *run.matching.parameters()], recipe.clip)
+    run.optimiser.step()
+    run.step += 1
+    run.scenes += len(batch.images)
+    return summary(loss, matching, norm)
+
+
+def forward_with_tokens(network: Fast3R, images: Tensor, seed: int) -> tuple[Pointmaps, Tensor]:
+    """The network's forward pass on (B, N, 3, H, W), and the tokens (B, N, T, dim) halfway through the fusion."""
+    batch, views, _, height, width = images.shape
+    patch = network.config.patch_size
+    layout = Layout(((height // patch, width // patch),) * views)
+    upright = torch.ones(batch, views, dtype=torch.bool)
+    economy = Economy(encoder_images=batch * views, head_images=batch * views)
+    encoded = network.encode(images.unbind(1), layout, upright, economy)
+    global_tokens, local_tokens, middle = [], [], encoded
+    for depth, tokens in enumerate(network.fusion(encoded, layout, network.choose_ids(batch, views, seed))):
+        if depth in network.config.hooks:
+            level = network.config.hooks.index(depth)
+            global_tokens.append(network.global_head.project(level, tokens))
+            local_tokens.append(network.local_head.project(level, tokens))
+            middle = tokens if level == 1 else middle
+    points, confidence = network.predict(network.global_head, global_tokens, layout, upright, economy)
+    local_points, local_confidence = network.predict(network.local_head, local_tokens, layout, upright, economy)
+    predicted = Pointmaps(
+        points=points, confidence=confidence, local_points=local_points, local_confidence=local_confidence
+    )
+    return predicted, middle.unflatten(1, (views, -1))
+
+
+def summary(loss: PointmapLoss, matching: Tensor, norm: Tensor) -> dict[str, float]:
+    """The numbers of a step."""
+    return {
+        "loss": loss.total.item(),
+        "global_error": loss.global_error.mean().item(),
+        "other_views_global_error": loss.global_error[1:].mean().item(),
+        "local_error": loss.local_error.mean().item(),
+        "matching": matching.item(),
+        "gradient_norm": norm.item(),
+    }
+
+
+def write_log(run: Run, recipe: Recipe, meter: Meter, folder: Path, report: Callable | None) -> Meter:
+    """A line of the log with the means since the last one; returns an empty meter."""
+    seconds = (time.monotonic() - meter.since) / meter.count
+    line = {"step": run.step, "scenes": run.scenes, "rate": recipe.rate(run.step), "seconds_per_step": seconds}
+    log(folder, {**line, **meter.means(), "hours_left": (recipe.steps - run.step) * seconds / 3600}, report)
+    return Meter()
+
+
+def log(folder: Path, line: dict[str, float], report: Callable | None) -> None:
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({name: float(f"{value:.5g}") for name, value in line.items()}) + "\n")
+    if report is not None:
+        report(line)
+
+
+def read_log(folder: Path) -> Iterator[dict[str, float]]:
+    """The lines of a run's log."""
+    with (folder / "log.jsonl").open() as file:
+        yield from map(json.loads, file)
