@@ -117,7 +117,7 @@ def test_normals_do_not_depend_on_how_many_points_are_held_at_once(monkeypatch: 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_clouds_of_very_few_points_are_compared(count: int) -> None:
     cloud = np.arange(3.0 * count).reshape(count, 3)
-    assert compare_clouds(cloud, cloud + [0, 0, 1]).accuracy <= 1
+    assert compare_clouds(cloud, cloud + np.array([0, 0, 1])).accuracy <= 1
 
 
 @pytest.mark.parametrize("cloud", [np.zeros((0, 3)), np.zeros((5, 2)), np.full((5, 3), np.nan)])

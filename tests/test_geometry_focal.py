@@ -65,7 +65,7 @@ def test_pixels_of_low_confidence_are_left_out() -> None:
 @given(st.integers(0, 1000), st.floats(30, 300))
 def test_few_well_spread_points_give_nearly_the_focal_of_all(seed: int, focal: float) -> None:
     points = view(focal, (40, 30), seed, noise=0.01)
-    assert estimate_focal(points, max_points=800) == pytest.approx(estimate_focal(points), rel=2e-3)
+    assert estimate_focal(points, max_points=800) == pytest.approx(estimate_focal(points), rel=5e-3)
 
 
 def test_the_choice_of_few_points_is_the_same_every_time() -> None:
@@ -80,10 +80,9 @@ def test_non_finite_points_and_confidences_are_masked() -> None:
     assert estimate_focal(points, confidence) == pytest.approx(70.0, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "points", [np.zeros((60, 80, 3)), np.full((60, 80, 3), np.nan), np.ones((60, 80, 3)) * [1, 1, 0]]
-)
-def test_without_a_usable_point_it_is_the_documented_default(points: np.ndarray) -> None:
+@pytest.mark.parametrize("point", [(0, 0, 0), (np.nan, np.nan, np.nan), (1, 1, 0), (0, 0, 1)])
+def test_without_a_usable_point_it_is_the_documented_default(point: tuple[float, float, float]) -> None:
+    points = np.tile(point, (60, 80, 1))
     assert estimate_focal(points) == default_focal(60, 80) == pytest.approx(80 / (2 * math.tan(math.radians(30))))
 
 

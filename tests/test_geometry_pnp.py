@@ -85,8 +85,8 @@ def test_a_known_camera_is_recovered_among_outliers(seed: int, form: dict, outli
     found = solve_pnp(points, K, **form)
     assert found is not None
     # Without refinement, outliers that happen to lie within five pixels pull the camera along.
-    assert rotation_degrees(found.world_from_camera, camera) < (1.5 if form is OFFICIAL else 0.3)
-    assert np.linalg.norm(found.world_from_camera - camera) < (0.1 if form is OFFICIAL else 0.02)
+    assert rotation_degrees(found.world_from_camera, camera) < (1.0 if form is OFFICIAL else 0.2)
+    assert np.linalg.norm(found.world_from_camera - camera) < (0.05 if form is OFFICIAL else 0.01)
     assert 1 - outliers - 0.1 < found.inlier_ratio <= 1
     assert found.inliers <= found.points <= (1000 if form is FAST else 4800)
     assert found.median_error < 0.5
@@ -149,7 +149,7 @@ def test_few_points_are_the_most_confident_ones() -> None:
 
 
 def bad_points(case: str) -> np.ndarray:
-    points, camera = view(0)
+    points, _ = view(0)
     if case == "one place":
         return np.ones_like(points)
     if case == "one line":
@@ -166,9 +166,7 @@ def bad_points(case: str) -> np.ndarray:
 @pytest.mark.parametrize("case", ["one place", "one line", "nan", "three points", "zeros"])
 @pytest.mark.parametrize("form", [FAST, OFFICIAL], ids=["fast", "official"])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_points_that_determine_no_camera_give_none_and_never_the_identity(
-    case: str, form: dict, precision: type
-) -> None:
+def test_points_that_determine_no_camera_give_none_not_the_identity(case: str, form: dict, precision: type) -> None:
     points = bad_points(case).astype(precision)
     assert solve_pnp(points, K, **form) is None
     assert solve_pnp_unknown_focal(points, candidates=5, **form) is None

@@ -141,7 +141,7 @@ def test_alignment_gives_the_reference_points(shared: Path, view: int, masked: b
 
 def synthetic_view(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, Similarity]:
     rng, truth = np.random.default_rng(seed), random_similarity(seed)
-    local = rng.normal(size=(30, 40, 3)) + [0, 0, 5]
+    local = rng.normal(size=(30, 40, 3)) + np.array([0, 0, 5])
     return local, truth.apply(local), 1 + rng.uniform(size=(30, 40)), truth
 
 

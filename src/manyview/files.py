@@ -118,7 +118,7 @@ def _portable(name: str) -> str:
 
 
 def _claim(name: str, taken: set[str]) -> str:
-    stem, suffix = os.path.splitext(name)
+    stem, suffix = Path(name).stem, Path(name).suffix
     candidate, count = name, 1
     while candidate.casefold() in taken:
         count += 1

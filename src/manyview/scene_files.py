@@ -140,12 +140,13 @@ def _scene(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
 def _view(described: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> SceneView:
     camera = described["camera"]
     if camera is not None:
-        matrices = {name: np.array(camera[name], dtype=np.float64) for name in ("K", "world_from_camera")}
-        camera = Camera(**matrices, width=camera["width"], height=camera["height"])
+        K, world_from_camera = (np.array(camera[name], dtype=np.float64) for name in ("K", "world_from_camera"))
+        camera = Camera(K=K, world_from_camera=world_from_camera, width=camera["width"], height=camera["height"])
     height, width = described["original_size"]
+    plain: dict[str, Any] = {name: described[name] for name in WORDS}
+    plain |= {name: arrays[f"{index:06d}.{name}"] for name in ARRAYS}
     return SceneView(
-        **{name: described[name] for name in WORDS},
-        **{name: arrays[f"{index:06d}.{name}"] for name in ARRAYS},
+        **plain,
         original_size=(height, width),
         original_from_network=np.array(described["original_from_network"], dtype=np.float64),
         camera=camera,

@@ -55,15 +55,15 @@ def evaluate_depth(
         InputError: the shapes disagree, nothing is left to compare, or the prediction cannot be scaled.
     """
     predicted, truth = np.asarray(predicted, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    if predicted.shape != truth.shape or (valid is not None and np.shape(valid) != truth.shape):
+    counted = np.isfinite(truth) & (truth > 0)
+    mask = counted if valid is None else np.asarray(valid, dtype=bool)
+    if not predicted.shape == truth.shape == mask.shape:
         raise InputError(
-            f"Got depths of shapes {predicted.shape} and {truth.shape} and a mask of shape {np.shape(valid)}, "
+            f"Got depths of shapes {predicted.shape} and {truth.shape} and a mask of shape {mask.shape}, "
             "expected the same shape for all.",
             hint="Bring the prediction to the size of the true depth first.",
         )
-    counted = np.isfinite(truth) & (truth > 0)
-    if valid is not None:
-        counted &= np.asarray(valid, dtype=bool)
+    counted &= mask
     compared = counted & np.isfinite(predicted)
     if not compared.any():
         raise InputError(

@@ -152,8 +152,8 @@ def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     predicted, truth = np.asarray(predicted, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if predicted.shape != truth.shape or truth.shape[1:] != (4, 4) or len(truth) < 2:
         raise InputError(
-            f"Got predicted cameras of shape {predicted.shape} and true ones of shape {truth.shape}, expected (N, 4, 4) "
-            "twice with N at least 2.",
+            f"Got predicted cameras of shape {predicted.shape} and true ones of shape {truth.shape}, "
+            "expected (N, 4, 4) twice with N at least 2.",
             hint="Give one predicted entry for each true camera, None where none was found.",
         )
     if not np.all(np.isfinite(truth)):

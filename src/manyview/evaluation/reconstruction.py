@@ -1,4 +1,4 @@
-"""Accuracy, completeness and normal consistency of a point cloud, and the protocol of the 7-Scenes, NRGBD, DTU tables."""
+"""Accuracy, completeness and normal consistency of a point cloud, and the tables' protocol (7-Scenes, DTU)."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def compare_clouds(
     Raises:
         InputError: a cloud is empty, not (P, 3), or not finite.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     predicted, truth = _cloud(predicted, "predicted"), _cloud(truth, "true")
     predicted_normals = estimate_normals(predicted) if predicted_normals is None else np.asarray(predicted_normals)
     true_normals = estimate_normals(truth) if true_normals is None else np.asarray(true_normals)
-    to_truth, nearest_true = cKDTree(truth).query(predicted)
-    to_predicted, nearest_predicted = cKDTree(predicted).query(truth)
+    to_truth, nearest_true = KDTree(truth).query(predicted)
+    to_predicted, nearest_predicted = KDTree(predicted).query(truth)
     consistency = _alikeness(predicted_normals, true_normals[nearest_true])
     completeness = _alikeness(true_normals, predicted_normals[nearest_predicted])
     return ReconstructionReport(
@@ -116,10 +116,10 @@ def estimate_normals(points: np.ndarray, neighbours: int = NEIGHBOURS) -> np.nda
 
     The direction in which a point's nearest neighbours (itself among them) vary least, as in Open3D's default.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     points = _cloud(points, "given")
-    tree = cKDTree(points)
+    tree = KDTree(points)
     count = min(neighbours, len(points))
     normals = np.empty_like(points)
     for start in range(0, len(points), CHUNK):

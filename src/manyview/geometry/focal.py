@@ -17,7 +17,7 @@ CONVERGED = 1e-12
 
 
 def default_focal(height: int, width: int) -> float:
-    """Focal length in pixels of a camera that sees 60 degrees along the longer side: a guess for want of anything better."""
+    """Focal length in pixels of a camera that sees 60 degrees along the longer side: a mere guess."""
     return max(height, width) / (2 * math.tan(math.radians(DEFAULT_FIELD_OF_VIEW / 2)))
 
 

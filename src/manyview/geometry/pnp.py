@@ -84,9 +84,9 @@ def solve_pnp(
 ) -> PnpResult | None:
     """The camera that sees each point of a map at its own pixel.
 
-    OpenCV's RANSAC with the SQPnP solver (Terzakis and Lourakis, ECCV 2020), without distortion. With `refine=False` and
-    `max_points=None` it is the procedure of DUSt3R and Fast3R. The same input gives the same result: OpenCV seeds its
-    search itself, and `seed` governs the choice of the points.
+    OpenCV's RANSAC with the SQPnP solver (Terzakis and Lourakis, ECCV 2020), without distortion. With `refine=False`
+    and `max_points=None` it is the procedure of DUSt3R and Fast3R. The same input gives the same result: OpenCV seeds
+    its search itself, and `seed` governs the choice of the points.
 
     Args:
         points: (H, W, 3), world frame. Non-finite ones are left out.
@@ -205,7 +205,7 @@ def _search(world: np.ndarray, pixels: np.ndarray, K: np.ndarray, limits: _Ransa
         return None
     if not found or rows is None or not np.all(np.isfinite([*rotation_vector.flat, *translation.flat])):
         return None
-    rows = rows.reshape(-1)
+    rows = np.asarray(rows, dtype=np.int64).reshape(-1)
     if len(rows) < MIN_POINTS or _is_degenerate(world[rows]):
         return None
     return _Fit(rotation_vector, translation, rows)

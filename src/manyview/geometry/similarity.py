@@ -1,4 +1,4 @@
-"""Similarities (scale, rotation, translation): closed-form fit to corresponding points, and local-to-global alignment."""
+"""Similarities (scale, rotation, translation): fit to corresponding points, local-to-global alignment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Similarity:
         return points @ (self.scale * self.rotation).T + self.translation
 
     def apply_to_camera(self, world_from_camera: np.ndarray) -> np.ndarray:
-        """Cameras (..., 4, 4) placed in the source frame -> the same cameras placed in the target frame, still rigid."""
+        """Cameras (..., 4, 4) placed in the source frame -> the same cameras in the target frame, still rigid."""
         moved = np.array(world_from_camera, dtype=np.float64)
         moved[..., :3, :3] = self.rotation @ moved[..., :3, :3]
         moved[..., :3, 3] = self.apply(moved[..., :3, 3])

@@ -17,8 +17,9 @@ _FLOAT_SLACK = 1e-3  # resampled pictures overshoot [0, 1] by about this much
 def rgb_conversion(image: Image.Image) -> tuple[RgbConversion, tuple[str, ...]]:
     """How to make 8-bit RGB of `image`, as a function that may be applied to the whole or to strips of it.
 
-    Transparency is composed over white; 16-bit values are divided by 257; floating point pictures in [0, 1] are
-    multiplied by 255, in [0, 255] taken as they are, and otherwise stretched from their smallest to their largest value.
+    Transparency is composed over white; 16-bit values are divided by 257; floating point pictures in [0, 1]
+    are multiplied by 255, in [0, 255] taken as they are, and otherwise stretched from their smallest to their largest
+    value.
 
     Returns:
         The conversion, and what it changes in words.

@@ -56,11 +56,12 @@ class DecodeLimits:
         max_pixels: pictures with more are refused, from their header.
         spare_resolution: how many times finer than needed a picture of (height, width) is; those above `EXACT_PIXELS`
             are reduced by at most half of it while they are decoded.
+        one_at_a_time: held while a large picture is decoded.
     """
 
     max_pixels: int
     spare_resolution: Callable[[tuple[int, int]], float]
-    _one_large: Lock = field(default_factory=Lock, repr=False, compare=False)
+    one_at_a_time: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def check(self, width: int, height: int) -> None:
         """Raise a DecodeError for a picture that is too large."""
@@ -72,7 +73,7 @@ class DecodeLimits:
 
     def room_for(self, pixels: int) -> AbstractContextManager[object]:
         """Held while a picture is decoded, so that large ones do so one after the other."""
-        return self._one_large if pixels > LARGE_PIXELS else nullcontext()
+        return self.one_at_a_time if pixels > LARGE_PIXELS else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ def decode_photo(path: Path, limits: DecodeLimits) -> Decoded:
             raise DecodeError("cannot be read: no such file" if not path.exists() else "cannot be read: not a file")
         image_format = _image_format(sniff(path))
         with path.open("rb") as stream:
-            return decode_image(_open(stream, image_format), limits)
+            image = _open(stream, image_format)
+            limits.check(image.width, image.height)
+            with limits.room_for(image.width * image.height):
+                return _decode(image, limits, may_draft=True)
 
 
 def decode_image(image: Image.Image, limits: DecodeLimits) -> Decoded:
@@ -120,10 +124,10 @@ def decode_image(image: Image.Image, limits: DecodeLimits) -> Decoded:
         DecodeError: it is corrupt, truncated or too large.
     """
     with _as_decode_errors():
-        pixels = image.width * image.height
         limits.check(image.width, image.height)
-        with limits.room_for(pixels):
-            return _decode(image, pixels, limits.spare_resolution)
+        # The same picture may have been passed twice, and loading one from two threads would break it.
+        with limits.one_at_a_time:
+            return _decode(image, limits, may_draft=False)
 
 
 def picture_digest(image: Image.Image) -> str:
@@ -134,13 +138,13 @@ def picture_digest(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _decode(image: Image.Image, pixels: int, spare_resolution: Callable[[tuple[int, int]], float]) -> Decoded:
+def _decode(image: Image.Image, limits: DecodeLimits, *, may_draft: bool) -> Decoded:
     changes = _header_changes(image)
     orientation = _orientation(image)
     width, height = image.size
-    reduction = _reduction(width, height, spare_resolution)
-    drafted = _draft(image, reduction)
-    with _bomb_limit_of(pixels):
+    reduction = _reduction(width, height, limits.spare_resolution)
+    drafted = _draft(image, reduction) if may_draft else 1  # it would change a picture that is the caller's
+    with _bomb_limit_of(width * height):
         image.load()
     convert, more = rgb_conversion(image)
     if reduction > 1:

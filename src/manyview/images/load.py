@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -102,22 +102,20 @@ def load_views(
     warnings = list(sources.warnings)
     if sources.video is not None:
         sampler = VideoSampler(sources.video, fps=fps, max_frames=max_frames, max_pixels=max_pixels)
-        outcomes, total, what = _video_outcomes(sampler, rules), sampler.expected, "reading video"
-        collected = _collect(outcomes, total, what, strict=strict, progress=progress)
+        outcomes = _video_outcomes(sampler, rules)
+        collected = _collect(outcomes, sampler.expected, "reading video", strict=strict, progress=progress)
         warnings += sampler.warnings
     else:
         if fps is not None or max_frames is not None:
             warnings.append("fps and max_frames concern videos; they were not used for photos")
-        outcomes, total, what = (
-            _photo_outcomes(sources.photos, rules, max_pixels),
-            len(sources.photos),
-            "reading photos",
-        )
-        collected = _collect(outcomes, total, what, strict=strict, progress=progress)
-    return _finish(collected, warnings, strict=strict, dedup=dedup)
+        outcomes = _photo_outcomes(sources.photos, rules, max_pixels)
+        collected = _collect(outcomes, len(sources.photos), "reading photos", strict=strict, progress=progress)
+    return _finish(collected, warnings, dedup=dedup)
 
 
-def _photo_outcomes(photos: Sequence[Source], rules: FitRules, max_pixels: int | None) -> Iterator[_Outcome]:
+def _photo_outcomes(
+    photos: Sequence[Source], rules: FitRules, max_pixels: int | None
+) -> Generator[_Outcome, None, None]:
     """In order; a few are decoded at a time."""
     limits = DecodeLimits(max_pixels or pillow_pixel_limit(), partial(spare_resolution, rules=rules))
     executor = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="manyview-decode")
@@ -140,7 +138,7 @@ def _photo_outcome(source: Source, rules: FitRules, limits: DecodeLimits) -> _Ou
 
 def _decoded_or_reason(content: Path | Image.Image, limits: DecodeLimits) -> Decoded | str:
     try:
-        return decode_photo(content, limits) if isinstance(content, Path) else decode_image(content.copy(), limits)
+        return decode_photo(content, limits) if isinstance(content, Path) else decode_image(content, limits)
     except InputError as error:
         return str(error.args[0])
 
@@ -154,8 +152,8 @@ def _from_array(array: np.ndarray, name: str, limits: DecodeLimits) -> Decoded |
     return Decoded(image, (image.height, image.width), True, picture_digest(image), changes)
 
 
-def _video_outcomes(sampler: VideoSampler, rules: FitRules) -> Iterator[_Outcome]:
-    with closing(iter(sampler)) as frames:  # pyright: ignore[reportArgumentType]
+def _video_outcomes(sampler: VideoSampler, rules: FitRules) -> Generator[_Outcome, None, None]:
+    with closing(iter(sampler)) as frames:
         for frame in frames:
             name = f"{sampler.path.stem}#{frame.index:06d}"
             height, width = frame.image.height, frame.image.width
@@ -190,19 +188,16 @@ def _cropped_away(frame: NetworkFrame) -> tuple[str, ...]:
     kept_height, kept_width = frame.kept
     if kept_height * kept_width > 1 - _CROPPED_AWAY:
         return ()
-    sides = [
-        f"{1 - kept:.0%} of the {side}"
-        for kept, side in ((kept_width, "width"), (kept_height, "height"))
-        if kept < 0.995
-    ]
-    return (f"{' and '.join(sides)} was cropped away",)
+    sides = ((kept_width, "width"), (kept_height, "height"))
+    lost = [f"{1 - kept:.0%} of the {side}" for kept, side in sides if kept < 0.995]
+    return (f"{' and '.join(lost)} was cropped away",)
 
 
 def _collect(
-    outcomes: Iterable[_Outcome], total: int | None, what: str, *, strict: bool, progress: Progress | None
+    outcomes: Generator[_Outcome, None, None], total: int | None, what: str, *, strict: bool, progress: Progress | None
 ) -> list[_Outcome]:
     collected = []
-    with closing(outcomes):  # pyright: ignore[reportArgumentType]
+    with closing(outcomes):
         for outcome in outcomes:
             if strict and outcome.skipped is not None:
                 _refuse(outcome.skipped)
@@ -216,7 +211,7 @@ def _refuse(skipped: Skipped) -> None:
     raise InputError(f"{skipped.name}: {skipped.reason}", hint="Without strict it would be left out with a warning.")
 
 
-def _finish(outcomes: Sequence[_Outcome], warnings: list[str], *, strict: bool, dedup: bool) -> Views:
+def _finish(outcomes: Sequence[_Outcome], warnings: list[str], *, dedup: bool) -> Views:
     first_of: dict[str, str] = {}
     views: list[View] = []
     skipped: list[Skipped] = []

@@ -1,7 +1,7 @@
 """Where a picture lands at the network's size, and the exact way back.
 
-The rules of `fit="crop"` are those of the official DUSt3R and Fast3R loaders, so that their checkpoints see the pictures
-they were trained on. `fit="pad"` never cuts anything off.
+The rules of `fit="crop"` are those of the official DUSt3R and Fast3R loaders, so that their checkpoints see the
+pictures they were trained on. `fit="pad"` never cuts anything off.
 """
 
 from __future__ import annotations
@@ -135,15 +135,16 @@ def network_frame(original_size: tuple[int, int], rules: FitRules) -> NetworkFra
     )
     if 0 in frame.size:
         raise InputError(
-            f'too elongated: {width} x {height} pixels leave nothing at size {rules.size} with fit "crop"; use fit "pad"'
+            f'too elongated: {width} x {height} pixels leave nothing at size {rules.size} with fit "crop"; '
+            'use fit "pad"'
         )
     return frame
 
 
 def spare_resolution(size: tuple[int, int], rules: FitRules) -> float:
-    """How many original pixels fall on one of the network's, along an axis; `size` is upright or turned by 90 degrees."""
+    """How many original pixels fall on one of the network's along an axis, for `size` upright and turned."""
     spare = np.inf
-    for original_size in (size, size[::-1]):
+    for original_size in (size, (size[1], size[0])):
         frame = network_frame(original_size, rules)
         left, top, right, bottom = frame.source_box
         height, width = frame.resized_size
@@ -174,6 +175,7 @@ def render(frame: NetworkFrame, image: Image.Image) -> np.ndarray:
 def _resize(frame: NetworkFrame, image: Image.Image) -> Image.Image:
     """Cut to the source box and resize; Lanczos where the original is shrunk, bicubic otherwise."""
     turned_height, turned_width = frame.original_size[::-1] if frame.rotated else frame.original_size
+    height, width = frame.resized_size
     left, top, right, bottom = frame.source_box
     shrinks = max(right - left, bottom - top) > max(frame.resized_size)
     scale_x, scale_y = image.width / turned_width, image.height / turned_height
@@ -183,7 +185,7 @@ def _resize(frame: NetworkFrame, image: Image.Image) -> Image.Image:
         image = image.crop(frame.source_box)
         box = (0, 0, *image.size)
     filter_ = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return image.resize(frame.resized_size[::-1], filter_, box=box)
+    return image.resize((width, height), filter_, box=box)
 
 
 def _landscape_box(height: int, width: int) -> _Box:
@@ -216,9 +218,8 @@ def _cropped_box(height: int, width: int, rules: FitRules) -> _Box:
     if kept_width == kept_height and not rules.square_ok:
         # QUIRK: the official models were trained on landscape pictures, and their loader cuts squares to 4:3. Where
         # 3/4 of the side is not a multiple of the patch size (never at 512), the height is rounded down to one.
-        kept_height = max(
-            3 * kept_width // 4 // rules.patch_size * rules.patch_size, min(rules.patch_size, kept_height)
-        )
+        patches_high = max(3 * kept_width // 4 // rules.patch_size, min(kept_height, 1))
+        kept_height = patches_high * rules.patch_size
     return _box_about(centre_x, centre_y, kept_height, kept_width)
 
 

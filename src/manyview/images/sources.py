@@ -22,49 +22,16 @@ ImageInput: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, Image.Image]
 Inputs: TypeAlias = ImageInput | Sequence[ImageInput]
 """One photo, folder or video, several of the first two, or an array (N, H, W, C) of pictures."""
 
+# fmt: off
 IMAGE_EXTENSIONS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-    ]
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif",
+     ".tiff", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".avif"}
 )
 VIDEO_EXTENSIONS = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".qt",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".flv",
-        ".wmv",
-        ".asf",
-        ".3gp",
-        ".3g2",
-        ".ogv",
-    ]
+    {".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mpg", ".mpeg",
+     ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".asf", ".3gp", ".3g2", ".ogv"}
 )
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -185,7 +152,8 @@ def _no_photos(folder: Path, videos: list[Path], others: list[Path], folders: in
     if not others and not folders:
         return NoValidImagesError(f"the folder {folder} is empty", hint="Pass a folder with photos in it, or a video.")
     return NoValidImagesError(
-        f"the folder {folder} holds no photos (but {len(others)} other files and {folders} folders, which are not searched)",
+        f"the folder {folder} holds no photos (but {len(others)} other files and {folders} folders, "
+        "which are not searched)",
         hint=f"Photos are files that end in {' '.join(sorted(IMAGE_EXTENSIONS))}.",
     )
 

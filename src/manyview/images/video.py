@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,9 +48,9 @@ class SampledFrame:
 class VideoSampler:
     """Iterating over it decodes the video once, holding one frame at a time.
 
-    The first frame at or after each multiple of 1 / `fps` seconds is taken, by its presentation time, so that a variable
-    frame rate makes no difference. If that gives more than `max_frames`, they are spread evenly over the duration, or are
-    the first ones if the file does not state its duration.
+    The first frame at or after each multiple of 1 / `fps` seconds is taken, by its presentation time, so that a
+    variable frame rate makes no difference. If that gives more than `max_frames`, they are spread evenly over the
+    duration, or are the first ones if the file does not state its duration.
 
     Attributes:
         warnings: what a user should know; complete once the iteration has ended.
@@ -87,7 +87,7 @@ class VideoSampler:
             self._check_size(container.streams.video[0])
         self.expected = self._plan(asked_for_less=max_frames is not None and fps is None)
 
-    def __iter__(self) -> Iterator[SampledFrame]:
+    def __iter__(self) -> Generator[SampledFrame, None, None]:
         self._damaged = 0
         last_time, taken, index = Fraction(0), 0, -1
         wanted = Fraction(0)
@@ -105,11 +105,12 @@ class VideoSampler:
 
     def _open(self) -> InputContainer:
         import av
+        from av.error import FFmpegError
 
         options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
         try:
             container = av.open(f"file:{self.path}", options=options)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except (FFmpegError, OSError, ValueError) as error:
             raise NoValidImagesError(
                 f"{self.path} cannot be opened as a video: {_text(error)}",
                 hint="It may be cut off (the index of many MP4 files stands at their end) or of another kind.",
@@ -130,7 +131,8 @@ class VideoSampler:
         ratio = stream.sample_aspect_ratio
         if ratio and ratio != 1:
             self.warnings.append(
-                f"{self.path.name}: its pixels are not square ({ratio.numerator}:{ratio.denominator}); they are used as stored"
+                f"{self.path.name}: its pixels are not square ({ratio.numerator}:{ratio.denominator}); "
+                "they are used as stored"
             )
 
     def _plan(self, *, asked_for_less: bool) -> int | None:
@@ -143,8 +145,8 @@ class VideoSampler:
         self._interval = self._duration / self._max_frames
         if not asked_for_less:
             self.warnings.append(
-                f"{self.path.name}: {self._max_frames} frames were spread over its {float(self._duration):.1f} s, one each "
-                f"{float(self._interval):.2f} s, because there would be {number}; max_frames changes this"
+                f"{self.path.name}: {self._max_frames} frames were spread over its {float(self._duration):.1f} s, one "
+                f"each {float(self._interval):.2f} s, because there would be {number}; max_frames changes this"
             )
         return self._max_frames
 
@@ -168,20 +170,20 @@ class VideoSampler:
             yield time, frame
 
     def _decoded_frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        import av
+        from av.error import FFmpegError
 
         packets = iter(container.demux(container.streams.video[0]))
         while True:
             try:
                 packet = next(packets, None)
-            except (av.error.FFmpegError, OSError, ValueError) as error:
+            except (FFmpegError, OSError, ValueError) as error:
                 self._stopped_early = _text(error)
                 return
             if packet is None:
                 return
             try:
                 frames = packet.decode()
-            except (av.error.FFmpegError, OSError, ValueError):
+            except (FFmpegError, OSError, ValueError):
                 self._damaged += 1
                 continue
             for frame in frames:
@@ -199,9 +201,7 @@ class VideoSampler:
             )
         name = self.path.name
         if self._damaged:
-            self.warnings.append(
-                f"{name}: {self._damaged} damaged parts were left out, {decoded} frames could be decoded"
-            )
+            self.warnings.append(f"{name}: {self._damaged} damaged parts were left out, {decoded} frames were decoded")
         if self._duration is None:
             if taken == self._max_frames:
                 self.warnings.append(f"{name}: only the first {float(last_time):.1f} s were used (max_frames {taken})")

@@ -97,9 +97,9 @@ def small() -> Recipe:
         network=SMALL_NETWORK,
         steps=40_000,
         stages=[
-            Stage(until=1500, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.8)),
-            Stage(until=4000, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=1.0)),
-            Stage(until=10_000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.2)),
+            Stage(until=1200, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.8)),
+            Stage(until=3000, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=1.0)),
+            Stage(until=7000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.2)),
             Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 4, 6], images=20, worlds=WorldSettings(spread=1.4)),
         ],
     )

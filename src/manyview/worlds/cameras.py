@@ -46,7 +46,7 @@ def sample_cameras(
     """
     spread = settings.spread
     target = sample_target(draws, enclosure, is_room)
-    angle = draws.uniform(-math.pi, math.pi, 1) + spread * draws.uniform(-0.45, 0.45, views)
+    angle = draws.uniform(-math.pi, math.pi, 1) + spread * draws.uniform(-0.55, 0.55, views)
     distance = torch.where(is_room[:, None], draws.uniform(1.6, 3.6, 1), draws.uniform(2.5, 5.5, 1))
     distance = distance * (1 + spread * draws.uniform(-0.25, 0.25, views))
     height = draws.uniform(1.0, 1.8, 1) + spread * draws.uniform(-0.25, 0.25, views)
@@ -87,10 +87,3 @@ def look_at(position: Tensor, aim: Tensor, roll: Tensor) -> Tensor:
     matrix[..., :3, 3] = position
     matrix[..., 3, 3] = 1
     return matrix
-
-
-def pixel_grid(size: tuple[int, int], offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """(3, H * W): homogeneous coordinates (x, y, 1) of the pixel centres, moved by `offset` (x, y) pixels."""
-    height, width = size
-    y, x = torch.meshgrid(torch.arange(height) + offset[1], torch.arange(width) + offset[0], indexing="ij")
-    return torch.stack([x.flatten(), y.flatten(), torch.ones(height * width)]).float()

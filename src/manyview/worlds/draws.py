@@ -34,7 +34,7 @@ class Draws:
         if columns.shape[1] < count:
             raise InputError(f"asked for more than the {self._table.shape[1]} numbers drawn for each scene")
         self._used += count
-        return columns.reshape(-1, *shape) * (high - low) + low
+        return columns.reshape(len(columns), *shape) * (high - low) + low
 
     def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """(B, *shape) between low and high (both above 0), each factor equally likely."""

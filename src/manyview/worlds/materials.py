@@ -43,19 +43,19 @@ class Materials:
     shine: Tensor
 
     def table(self) -> Tensor:
-        """(P, B * S): the P numbers of each surface as rows, in the order that `surface_colour` reads."""
+        """(P, B, S): the P numbers of each surface, in the order that `surface_colour` reads."""
         flat = [self.colour, self.gain.flatten(2), self.texture, self.repeats, self.shift.flatten(2)]
         rows = torch.cat([*flat, self.shine.unsqueeze(-1)], dim=-1)
-        return rows.flatten(0, 1).T.contiguous()
+        return rows.movedim(-1, 0)
 
 
 def surface_colour(parameters: Tensor, u: Tensor, v: Tensor, footprint: Tensor, atlas: Tensor) -> Tensor:
-    """Linear colours (3, R) of surface points.
+    """Linear colours (3, B, R) of surface points.
 
     Args:
-        parameters: (P, R) rows of `Materials.table` of the surface each ray met.
-        u, v: (R,) coordinates on the surface, length units.
-        footprint: (R,) size of the pixel on the surface, length units.
+        parameters: (P, B, R) rows of `Materials.table` of the surface each ray met.
+        u, v: (B, R) coordinates on the surface, length units.
+        footprint: (B, R) size of the pixel on the surface, length units.
         atlas: of `texture_atlas`.
     """
     colour = parameters[:3].clone()
@@ -71,13 +71,13 @@ def surface_colour(parameters: Tensor, u: Tensor, v: Tensor, footprint: Tensor, 
 
 
 def sample_texture(atlas: Tensor, texture: Tensor, u: Tensor, v: Tensor, footprint: Tensor) -> Tensor:
-    """Trilinear lookup: (3, R) mean of a pattern over a pixel.
+    """Trilinear lookup: (3, B, R) mean of a pattern over a pixel.
 
     Args:
         atlas: of `texture_atlas`.
-        texture: (R,) index of the pattern.
-        u, v: (R,) position in tiles; the pattern repeats with period 1.
-        footprint: (R,) size of the pixel in tiles.
+        texture: (B, R) index of the pattern.
+        u, v: (B, R) position in tiles; the pattern repeats with period 1.
+        footprint: (B, R) size of the pixel in tiles.
     """
     level = (footprint * TILE).clamp_min_(1).log2_().clamp_max_(LEVELS - 1.001)
     finer = level.floor()
@@ -87,7 +87,7 @@ def sample_texture(atlas: Tensor, texture: Tensor, u: Tensor, v: Tensor, footpri
 
 
 def _sample_level(atlas: Tensor, texture: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
-    """Bilinear lookup (3, R) at u, v in [0, 1) in one level of the pyramid."""
+    """Bilinear lookup (3, B, R) at u, v in [0, 1) in one level of the pyramid."""
     size = torch.exp2(-level) * TILE
     # The full tile stands left; the smaller ones are stacked in a column right of it, level 1 on top.
     left = level.clamp_max(1) * (TILE + 2)
@@ -95,8 +95,8 @@ def _sample_level(atlas: Tensor, texture: Tensor, u: Tensor, v: Tensor, level: T
     height, width = atlas.shape[-2:]
     x = (left + u * size + 1) * (2 / width) - 1
     y = (texture * _strip_height() + top + v * size + 1) * (2 / height) - 1
-    grid = torch.stack([x, y], dim=-1)[None, None]
-    return torch.nn.functional.grid_sample(atlas, grid, padding_mode="border", align_corners=False)[0, :, 0]
+    grid = torch.stack([x, y], dim=-1)[None]
+    return torch.nn.functional.grid_sample(atlas, grid, padding_mode="border", align_corners=False)[0]
 
 
 def _strip_height() -> int:
@@ -106,7 +106,7 @@ def _strip_height() -> int:
 
 @lru_cache(maxsize=4)
 def texture_atlas(device: str = "cpu") -> Tensor:
-    """(1, 3, texture count * strip height, width): all levels of all patterns, each with a seamless border of 1 texel."""
+    """(1, 3, texture count * strip height, width): all levels of all patterns, each with a border of 1 texel."""
     bank = texture_bank()
     atlas = torch.zeros(len(bank), 3, _strip_height(), TILE + 2 + TILE // 2 + 2)
     top = 0

@@ -1,4 +1,4 @@
-"""The bank of seamless patterns that materials are painted with: noise, stones, tiles, bricks, plaid, spots, collage."""
+"""The bank of seamless patterns that materials are painted with: noise, stones, bricks, plaid, spots and so on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _normalised(pattern: Tensor) -> Tensor:
 
 def _colours(generator: Generator, count: int) -> Tensor:
     """(count, 3): mostly shades of one brightness scale, partly of different hue."""
-    return torch.randn(count, 1, generator=generator) + 0.6 * torch.randn(count, 3, generator=generator)
+    return torch.randn(count, 1, generator=generator) + 0.4 * torch.randn(count, 3, generator=generator)
 
 
 def fractal_noise(generator: Generator, slope: float) -> Tensor:
@@ -47,7 +47,7 @@ def fractal_noise(generator: Generator, slope: float) -> Tensor:
     amplitude[0, 0] = 0
     white = torch.randn(4, TILE, TILE, generator=generator)
     noise = torch.fft.ifft2(torch.fft.fft2(white) * amplitude).real
-    return noise[:1] + 0.6 * noise[1:]
+    return noise[:1] + 0.35 * noise[1:]
 
 
 def contours(generator: Generator, levels: int) -> Tensor:

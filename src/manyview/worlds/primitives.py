@@ -8,6 +8,9 @@ before and after it. A ray that misses has enter > leave.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -28,7 +31,7 @@ def box_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     middle = -origin * inverse
     reach = inverse.abs_()
     near, far = middle - reach, middle + reach
-    return near.amax(-2), far.amin(-2)
+    return _fold(torch.maximum, near), _fold(torch.minimum, far)
 
 
 def ball_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,13 +51,18 @@ def cylinder_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor
 
 def _round_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """|x| <= 1 for all the coordinates given: a ball for three of them, a tube for two."""
-    inverse_square = (direction.square().sum(-2) + TINY).reciprocal()
-    closest = -(origin * direction).sum(-2) * inverse_square
-    miss_square = (origin + closest.unsqueeze(-2) * direction).square().sum(-2)
+    inverse_square = (_fold(torch.add, direction.square()) + TINY).reciprocal_()
+    closest = -_fold(torch.add, origin * direction) * inverse_square
+    miss_square = _fold(torch.add, (closest.unsqueeze(-2) * direction).add_(origin).square_())
     half_chord_square = (1 - miss_square) * inverse_square
     missed = half_chord_square < 0
     half_chord = half_chord_square.clamp_min_(0).sqrt_()
     return (closest - half_chord).masked_fill_(missed, torch.inf), closest + half_chord
+
+
+def _fold(combine: Callable[[Tensor, Tensor], Tensor], components: Tensor) -> Tensor:
+    """(..., C, R) -> (..., R): pair by pair, which for C of 1 to 3 is several times faster than a reduction."""
+    return reduce(combine, components.unbind(-2))
 
 
 def box_normal(point: Tensor) -> Tensor:

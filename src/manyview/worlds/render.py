@@ -7,21 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from manyview.errors import InputError
-from manyview.worlds.cameras import pixel_grid
 from manyview.worlds.materials import texture_atlas
-from manyview.worlds.primitives import ball_interval, box_interval, cylinder_interval
-from manyview.worlds.sampling import FACES, Worlds, sample_worlds, select_scenes
+from manyview.worlds.rays import (
+    Rays,
+    Shapes,
+    cast_rays,
+    lamp_visible,
+    nearest_hit,
+    pixel_directions,
+    surface_numbers,
+    unit_shapes,
+)
+from manyview.worlds.sampling import Worlds, sample_worlds
 from manyview.worlds.settings import WorldSettings
 from manyview.worlds.shading import Hits, shade, sky_colour
+from manyview.worlds.solids import FACES
 
 RAYS_AT_ONCE = 24_000
 """On the CPU scenes are traced in groups of about this many rays, so that temporaries stay in the cache."""
+
+FILM_SPEED = 1.3
+"""Slope of the tone curve at black; its shoulder keeps bright surfaces from turning flat white."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,42 +58,6 @@ class WorldBatch:
     object_ids: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rays:
-    """Rays origin + t direction of N views, carried into the frames of all the unit shapes; t is z-depth.
-
-    Attributes:
-        origin: (B, N, M, 3, 1).
-        direction: (B, N, M, 3, R).
-        length: (B, N, R) of the direction in metres.
-        rise: (B, N, R) upward part of the direction, over its length.
-    """
-
-    origin: Tensor
-    direction: Tensor
-    length: Tensor
-    rise: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """The enclosure and the solids as unit shapes: unit = unit_from_room (room - centre).
-
-    Attributes:
-        counts: number of boxes, balls, cylinders after the enclosure.
-        unit_from_room: (B, M, 3, 3).
-        centre: (B, M, 3).
-        half: (B, M, 3).
-        active: (B, M) bool.
-    """
-
-    counts: tuple[int, int, int]
-    unit_from_room: Tensor
-    centre: Tensor
-    half: Tensor
-    active: Tensor
-
-
 def render_worlds(
     seeds: Sequence[int],
     views: int,
@@ -92,7 +67,8 @@ def render_worlds(
 ) -> WorldBatch:
     """Make up one scene a seed and photograph it.
 
-    A scene depends on its own seed, `views`, `size` and `settings` only, not on the others of its batch.
+    A scene depends on its own seed, `views`, `size` and `settings` only, not on the others of its batch. The tensors
+    of one group of scenes are small: on the CPU, several processes with one thread each beat one with many threads.
 
     Args:
         seeds: B integers of 0..2^63 - 1.
@@ -108,13 +84,11 @@ def render_worlds(
         raise InputError(f"expected seeds, views >= 1 and size >= (2, 2), got {len(seeds)} seeds, {views=}, {size=}")
     worlds, draws = sample_worlds(seeds, views, size, settings)
     noise = draws.normal(views, 3, *size).to(device) if settings.noise > 0 else None
-    worlds = cast(Worlds, _to_device(worlds, torch.device(device)))
     group = max(1, RAYS_AT_ONCE // (views * size[0] * size[1])) if torch.device(device).type == "cpu" else len(seeds)
     parts = []
     for first in range(0, len(seeds), group):
-        scenes = slice(first, first + group)
-        some = cast(Worlds, select_scenes(worlds, scenes))
-        parts.append(photograph(some, size, settings, None if noise is None else noise[scenes]))
+        some = worlds.scenes(slice(first, first + group)).to(device)
+        parts.append(photograph(some, size, settings, None if noise is None else noise[first : first + group]))
     names = WorldBatch.__dataclass_fields__
     return WorldBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
@@ -160,62 +134,8 @@ def place_cameras(worlds: Worlds) -> Tensor:
 def unproject(depth: Tensor, intrinsics: Tensor, world_from_camera: Tensor, size: tuple[int, int]) -> Tensor:
     """z-depth (B, N, R) -> world points (B, N, R, 3)."""
     rotation = world_from_camera[..., :3, :3] @ torch.linalg.inv(intrinsics)
-    direction = rotation @ pixel_grid(size).to(depth.device)
+    direction = pixel_directions(rotation, size)
     return (direction * depth[..., None, :] + world_from_camera[..., :3, 3:]).transpose(-1, -2)
-
-
-def unit_shapes(worlds: Worlds) -> Shapes:
-    """Put the enclosure, a box with its floor at z = 0, before the solids."""
-    solids, half = worlds.solids, worlds.half
-    centre = half * half.new_tensor([0.0, 0.0, 1.0])
-    halves = torch.cat([half[:, None], solids.half], dim=1)
-    upright = torch.eye(3, device=half.device).expand(len(half), 1, 3, 3)
-    local_from_room = torch.cat([upright, solids.room_from_local.transpose(-1, -2)], dim=1)
-    return Shapes(
-        counts=solids.counts,
-        unit_from_room=local_from_room / halves[..., None],
-        centre=torch.cat([centre[:, None], solids.centre], dim=1),
-        half=halves,
-        active=torch.cat([torch.ones_like(solids.active[:, :1]), solids.active], dim=1),
-    )
-
-
-def cast_rays(worlds: Worlds, shapes: Shapes, size: tuple[int, int], offset: tuple[float, float]) -> Rays:
-    """One ray a pixel, through its centre moved by `offset` (x, y) pixels."""
-    grid = pixel_grid(size, offset).to(worlds.half.device)
-    rotation = worlds.room_from_camera[..., :3, :3] @ torch.linalg.inv(worlds.K)
-    position = worlds.room_from_camera[..., :3, 3]
-    unit_from_room = shapes.unit_from_room[:, None]
-    origin = unit_from_room @ (position[:, :, None] - shapes.centre[:, None])[..., None]
-    unit_from_pixel = unit_from_room @ rotation[:, :, None]
-    direction = (unit_from_pixel.flatten(0, 3) @ grid).unflatten(0, unit_from_pixel.shape[:-1])
-    in_room = rotation @ grid
-    length = in_room.norm(dim=-2)
-    return Rays(origin=origin, direction=direction, length=length, rise=in_room[:, :, 2] / length)
-
-
-def meet_solids(counts: tuple[int, int, int], origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Intervals (B, N, M - 1, R) in which rays (B, N, M - 1, 3, R or 1) are inside the solids, by kind."""
-    origins, directions = origin.split(counts, dim=2), direction.split(counts, dim=2)
-    kinds = (box_interval, ball_interval, cylinder_interval)
-    met = [meet(o, d) for meet, o, d, n in zip(kinds, origins, directions, counts, strict=True) if n]
-    if not met:
-        return torch.zeros_like(direction[:, :, :, 0]), torch.zeros_like(direction[:, :, :, 0])
-    return torch.cat([enter for enter, _ in met], dim=2), torch.cat([leave for _, leave in met], dim=2)
-
-
-def nearest_hit(shapes: Shapes, rays: Rays) -> tuple[Tensor, Tensor]:
-    """z-depth (B, N, R) of the first surface and which shape it is (B, N, R) int64, 0 the enclosure seen from inside."""
-    _, depth = box_interval(rays.origin[:, :, 0], rays.direction[:, :, 0])
-    nearest = torch.zeros_like(depth, dtype=torch.int64)
-    enter, leave = meet_solids(shapes.counts, rays.origin[:, :, 1:], rays.direction[:, :, 1:])
-    missed = (enter >= leave) | (enter <= 0) | ~shapes.active[:, None, 1:, None]
-    enter = enter.masked_fill_(missed, torch.inf)
-    for index in range(enter.shape[2]):
-        candidate = enter[:, :, index]
-        nearest.masked_fill_(candidate < depth, index + 1)
-        depth = torch.minimum(depth, candidate)
-    return depth, nearest
 
 
 def trace(
@@ -231,35 +151,17 @@ def trace(
     depth, nearest = nearest_hit(shapes, rays)
     chosen = nearest[:, :, None, None].expand(-1, -1, 1, 3, -1)
     direction = rays.direction.gather(2, chosen)[:, :, 0].movedim(2, 0)
-    origin = rays.origin[..., 0].movedim(-1, 0)
-    unit = _pick(origin.flatten(1, 2).unsqueeze(1), nearest.flatten(0, 1)[None]).view_as(direction) + depth * direction
-    surface = surface_numbers(unit, nearest)
-    lit = lamp_visible(worlds, shapes, rays, depth, size, offset) if settings.shadows else None
+    origin = rays.origin.expand_as(rays.direction).gather(2, chosen)[:, :, 0].movedim(2, 0)
+    unit = origin + depth * direction
+    surface = surface_numbers(shapes, unit, nearest)
+    lit = lamp_visible(worlds, shapes, rays, depth) if settings.shadows else None
     hits = gather_hits(worlds, shapes, rays, unit, direction, depth, nearest, surface)
-    lamps = worlds.light.colour.permute(1, 2, 0)[..., None].expand(-1, -1, -1, nearest[0].numel()).flatten(2)
-    ambient = worlds.light.ambient.T[..., None].expand(-1, -1, nearest[0].numel()).flatten(1)
-    colour = shade(hits, lamps, ambient, lit, atlas).view_as(direction)
-    is_sky = worlds.sky.gather(1, surface.flatten(1).clamp_max(FACES - 1)).view_as(surface) & (surface < FACES)
+    colour = shade(hits, worlds.light.colour, worlds.light.ambient, lit, atlas).view_as(direction)
+    face = surface.clamp_max(FACES - 1).flatten(1)
+    is_sky = worlds.sky.gather(1, face).view_as(surface) & (surface < FACES)
     sky = sky_colour(rays.rise, *(c.T[..., None, None] for c in (worlds.light.horizon, worlds.light.zenith)))
     colour = torch.lerp(colour, sky, is_sky.to(colour.dtype))
-    return colour.movedim(0, 2), depth, surface.masked_fill(is_sky, -1)
-
-
-def surface_numbers(unit: Tensor, nearest: Tensor) -> Tensor:
-    """(B, N, R): the face 0..5 of the enclosure by its largest coordinate, 6.. for the solids.
-
-    Args:
-        unit: (3, B, N, R) point on the unit shape.
-        nearest: (B, N, R) number of the shape.
-    """
-    x, y, z = unit
-    x_size, y_size, z_size = unit.abs()
-    along_x = x_size >= torch.maximum(y_size, z_size)
-    along_z = (z_size > torch.maximum(x_size, y_size)).long()
-    axis = 1 - along_x.long() + along_z
-    positive = ((x * along_x + y * (axis == 1) + z * along_z) > 0).long()
-    is_solid = (nearest > 0).long()
-    return (2 * axis + positive) * (1 - is_solid) + (nearest + FACES - 1) * is_solid
+    return colour.movedim(0, 2), depth, surface.masked_fill_(is_sky, -1)
 
 
 def gather_hits(
@@ -280,38 +182,25 @@ def gather_hits(
     local = [(shapes.unit_from_room @ lamp[..., None])[..., 0] * shapes.half for lamp in lamps]
     kinds = torch.stack([kind == 1, kind == 2], dim=-1).to(depth.dtype).expand(scenes, -1, -1)
     table = torch.cat([shapes.half, kinds, *local], dim=-1).movedim(-1, 0)
-    of_shape = _pick(table, nearest.flatten(1)[None])
-    material = worlds.materials.table().unflatten(1, (scenes, -1))
+    of_shape = _pick(table, nearest)
+    material = worlds.materials.table()
     focal = worlds.K[..., 0, 0, None]
     half = of_shape[:3]
     return Hits(
-        unit=unit.flatten(1),
+        unit=unit.flatten(2),
         half=half,
-        direction=direction.flatten(1) * half,
-        pixel=(depth * rays.length / focal).flatten(),
+        direction=direction.flatten(2) * half,
+        pixel=(depth * rays.length / focal).flatten(1),
         is_ball=of_shape[3],
         is_cylinder=of_shape[4],
-        material=_pick(material, surface.flatten(1)[None]),
+        material=_pick(material, surface),
         lamps=(of_shape[5:8], of_shape[8:11]),
     )
 
 
 def _pick(table: Tensor, index: Tensor) -> Tensor:
-    """Columns of tables, one table a scene: (P, B, M), (1, B, R) -> (P, B * R)."""
-    table = table.squeeze(1) if table.dim() == 4 else table
-    return table.gather(2, index.expand(len(table), -1, -1)).flatten(1)
-
-
-def lamp_visible(
-    worlds: Worlds, shapes: Shapes, rays: Rays, depth: Tensor, size: tuple[int, int], offset: tuple[float, float]
-) -> Tensor:
-    """(B * N * R,) float: 1 where no solid stands between the point and the main lamp."""
-    lamp = worlds.light.position[:, None, None, 0, :, None]
-    lamp_in_unit = (shapes.unit_from_room @ (lamp[:, 0] - shapes.centre[..., None]))[:, None, 1:]
-    point = rays.origin[:, :, 1:] + depth[:, :, None, None] * rays.direction[:, :, 1:]
-    enter, leave = meet_solids(shapes.counts, point, lamp_in_unit - point)
-    blocked = (enter < leave) & (leave > 1e-3) & (enter < 1) & shapes.active[:, None, 1:, None]
-    return 1 - blocked.any(dim=2).flatten().to(depth.dtype)
+    """Columns of tables, one table a scene: (P, B, M), index (B, N, R) -> (P, B, N * R)."""
+    return table.gather(2, index.flatten(1).expand(len(table), -1, -1))
 
 
 def develop(colours: Tensor, worlds: Worlds, noise: Tensor | None) -> Tensor:
@@ -321,17 +210,8 @@ def develop(colours: Tensor, worlds: Worlds, noise: Tensor | None) -> Tensor:
     across = torch.linspace(-1, 1, width, device=colours.device).square()
     down = torch.linspace(-1, 1, height, device=colours.device).square()[:, None]
     darkening = 1 - light.vignette[:, None, None, None, None] * (across + down) / 2
-    picture = (colours * darkening * light.exposure[..., None, None]).clamp_(0, 1).sqrt_()
+    exposed = colours * darkening * light.exposure[..., None, None]
+    picture = (1 - (-FILM_SPEED * exposed).exp_()).sqrt_()
     if noise is not None:
         picture = picture + noise * light.noise[:, None, None, None, None]
     return picture.clamp_(0, 1)
-
-
-def _to_device(description: object, device: torch.device) -> object:
-    """A description of scenes with all its tensors on the device."""
-    if isinstance(description, Tensor):
-        return description.to(device)
-    if hasattr(description, "__dataclass_fields__"):
-        values = {name: _to_device(getattr(description, name), device) for name in description.__dataclass_fields__}
-        return type(description)(**values)
-    return description

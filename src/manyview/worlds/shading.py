@@ -1,7 +1,8 @@
 """The colour of what rays have met: surface coordinates, texture, Lambert's law, highlights and sky.
 
 Everything is worked out in the frame of the solid that was met, where normals and surface coordinates are simple; the
-lamps are carried there once a solid, not once a ray. R is the number of rays.
+lamps are carried there once a solid, not once a ray. B is the number of scenes, R that of the
+rays of all views of a scene.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ GLOSS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """Where R rays met surfaces, in the frame of the solid they met (its axes and centre, lengths in metres).
+    """Where R rays in each of B scenes met surfaces, in the frame of the solid they met (its axes and centre, metres).
 
     Attributes:
-        unit: (3, R) the point after the map to the unit shape.
-        half: (3, R) half sizes of the solid.
-        direction: (3, R) of the ray, not normalised; points from the camera.
-        pixel: (R,) size of a pixel at that distance, across the ray.
-        is_ball, is_cylinder: (R,) float 0 or 1.
-        material: (P, R) rows of `Materials.table`.
-        lamps: two of (3, R) positions.
+        unit: (3, B, R) the point after the map to the unit shape.
+        half: (3, B, R) half sizes of the solid.
+        direction: (3, B, R) of the ray, not normalised; points from the camera.
+        pixel: (B, R) size of a pixel at that distance, across the ray.
+        is_ball, is_cylinder: (B, R) float 0 or 1.
+        material: (P, B, R) rows of `Materials.table`.
+        lamps: two of (3, B, R) positions.
     """
 
     unit: Tensor
@@ -43,11 +44,11 @@ class Hits:
 
 
 def shade(hits: Hits, lamp_colours: Tensor, ambient: Tensor, lit: Tensor | None, atlas: Tensor) -> Tensor:
-    """Linear colours (3, R) of what was met.
+    """Linear colours (3, B, R) of what was met.
 
     Args:
-        lamp_colours: (2, 3, R). ambient: (3, R).
-        lit: (R,) 1 where the main lamp is seen, 0 in its shadow; None without shadows.
+        lamp_colours: (B, 2, 3). ambient: (B, 3).
+        lit: (B, R) 1 where the main lamp is seen, 0 in its shadow; None without shadows.
     """
     towards_camera = -_normalised(hits.direction)
     normal = facing_normal(hits, towards_camera)
@@ -55,21 +56,21 @@ def shade(hits: Hits, lamp_colours: Tensor, ambient: Tensor, lit: Tensor | None,
     u, v = surface_coordinates(hits.unit * hits.half, normal)
     paint = surface_colour(hits.material, u, v, hits.pixel / cosine, atlas)
     point = hits.unit * hits.half
-    light = ambient.clone()
-    highlight = torch.zeros_like(light)
+    light = ambient.T[..., None].expand_as(paint)
+    highlight = torch.zeros_like(paint)
     for index, lamp in enumerate(hits.lamps):
         towards_lamp = _normalised(lamp - point)
-        received = lamp_colours[index] * _dot(normal, towards_lamp).clamp_min_(0)
+        received = lamp_colours[:, index].T[..., None] * _dot(normal, towards_lamp).clamp_min_(0)
         if index == 0:
             received = received if lit is None else received * lit
             halfway = _normalised(towards_lamp + towards_camera)
             highlight = received * _dot(normal, halfway).clamp_min_(0).pow_(GLOSS) * hits.material[-1]
-        light += received
+        light = light + received
     return paint * light + highlight
 
 
 def facing_normal(hits: Hits, towards_camera: Tensor) -> Tensor:
-    """Unit normals (3, R) on the camera's side of the surface."""
+    """Unit normals (3, B, R) on the camera's side of the surface."""
     box = box_normal(hits.unit)
     ball = ball_normal(hits.unit) / hits.half
     cylinder = cylinder_normal(hits.unit) / hits.half
@@ -79,7 +80,7 @@ def facing_normal(hits: Hits, towards_camera: Tensor) -> Tensor:
 
 
 def surface_coordinates(point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Two coordinates (R,), (R,) in length units: the point seen along the main axis of its normal (box mapping)."""
+    """Two coordinates (B, R), (B, R) in metres: the point seen along the main axis of its normal (box mapping)."""
     x_size, y_size, z_size = normal.abs()
     along_x = (x_size >= torch.maximum(y_size, z_size)).to(point.dtype)
     along_z = (z_size > torch.maximum(x_size, y_size)).to(point.dtype)
@@ -93,7 +94,7 @@ def surface_coordinates(point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sky_colour(rise: Tensor, horizon: Tensor, zenith: Tensor) -> Tensor:
-    """(3, R) linear: from horizon to zenith colour (3, R) with the sine of the elevation, rise (R,)."""
+    """(3, B, R) linear: from horizon to zenith colour (3, B, R) with the sine of the elevation, rise (B, R)."""
     return horizon + rise.clamp(0, 1).sqrt() * (zenith - horizon)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from manyview.errors import WeightsError
@@ -67,17 +68,21 @@ def fast3r_from_official(config: Mapping[str, Any], weights: Mapping[str, Tensor
         WeightsError: the configuration asks for something that is not built here, or names or shapes do not fit.
     """
     network = empty_fast3r(fast3r_config(config))
-    expected = network.state_dict()
-    network.load_state_dict(to_own(_network_weights(weights), FAST3R_NAMES, expected), assign=True)
-    return network.eval()
+    return fill(network, to_own(_network_weights(weights), FAST3R_NAMES, network.state_dict()))
 
 
 def empty_fast3r(config: Fast3RConfig) -> Fast3R:
-    """The network without memory for its weights, to be filled by `load_state_dict(..., assign=True)`."""
-    import torch
-
+    """The network without memory for its weights, to be filled."""
     with torch.device("meta"):
         return Fast3R(config)
+
+
+def fill(network: Fast3R, weights: Mapping[str, Tensor]) -> Fast3R:
+    """Put weights into an empty network without a copy, for inference; the heads' convolutions as they run fastest."""
+    network.load_state_dict(weights, assign=True)
+    for head in (network.global_head, network.local_head):
+        head.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network.eval().requires_grad_(False)
 
 
 def fast3r_config(official: Mapping[str, Any]) -> Fast3RConfig:

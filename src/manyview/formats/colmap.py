@@ -1,0 +1,132 @@
+"""A COLMAP model with pictures, as bundle adjusters and splat trainers read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manyview.files import write_json
+from manyview.formats.describe import (
+    HALF_PIXEL,
+    chosen_points,
+    half_integer_intrinsics,
+    statement,
+    views_without_camera,
+)
+from manyview.formats.pictures import PlacedPicture, place_pictures
+from manyview.scene import ExportOptions, PointCloud, Scene, SceneView
+
+if TYPE_CHECKING:
+    import pycolmap
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Where O points of a cloud are seen in one view.
+
+    Attributes:
+        rows: (O,) int64, indices into the cloud.
+        pixels: (O, 2) float64, in original pixels (integers at pixel centres).
+    """
+
+    rows: np.ndarray
+    pixels: np.ndarray
+
+
+def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
+    """Write `sparse/0/*.bin`, `sparse/0/manyview.json` (units, frame, what is left out) and `images/`.
+
+    Cameras are PINHOLE and fit the files in `images/`. Every point has a track: see `observe`.
+    """
+    pictures = place_pictures(scene, folder, options)
+    indices = [picture.index for picture in pictures]
+    cloud = chosen_points(scene, options, options.max_colmap_points, indices)
+    seen = [observe(scene, index, cloud, options) for index in indices]
+    sparse = folder / "sparse" / "0"
+    sparse.mkdir(parents=True)
+    _reconstruction(pictures, cloud, seen).write_binary(str(sparse))
+    about = {
+        **statement(scene),
+        "pixels": "the centre of the top-left pixel is (0.5, 0.5)",
+        "left_out": views_without_camera(scene),
+        "notes": {picture.path: picture.note for picture in pictures if picture.note},
+    }
+    write_json(sparse / "manyview.json", about)
+    return [*sorted(sparse.iterdir()), *(folder / picture.path for picture in pictures)]
+
+
+def observe(scene: Scene, index: int, cloud: PointCloud, options: ExportOptions) -> Observations:
+    """Where the points of a cloud are seen in view `index`, which has a camera.
+
+    Its own points are seen at the centre of the pixel they come from. Another view's point is seen where it projects
+    to, if that is inside the picture, in front of the camera, and this view's own depth there (nearest pixel) agrees
+    within the share `options.depth_tolerance`.
+    """
+    view = scene.views[index]
+    own = np.flatnonzero(cloud.view == index)
+    own_pixels = _apply(view.original_from_network, cloud.pixel[own].astype(np.float64))
+    if view.status != "used" and not options.include_low_confidence:
+        return Observations(own, own_pixels)
+    others = np.flatnonzero(cloud.view != index)
+    visible, pixels = _agreeing(view, cloud.points[others].astype(np.float64), options.depth_tolerance)
+    return Observations(np.concatenate([own, others[visible]]), np.concatenate([own_pixels, pixels[visible]]))
+
+
+def _agreeing(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) bool, whether a world point lies on this view's depth map, and (P, 2) its original pixel (or nan)."""
+    assert view.camera is not None
+    pixels, depth = view.camera.project(points)
+    in_network = _apply(np.linalg.inv(view.original_from_network), pixels)
+    height, width = view.size
+    x, y = np.nan_to_num(np.rint(in_network), nan=-1, posinf=-1, neginf=-1).T
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    x, y = np.where(inside, x, 0).astype(int), np.where(inside, y, 0).astype(int)
+    own_depth = view.depth[y, x].astype(np.float64)
+    return inside & view.valid[y, x] & (np.abs(depth - own_depth) <= tolerance * own_depth), pixels
+
+
+def _apply(affine: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    return pixels @ affine[:2, :2].T + affine[:2, 2]
+
+
+def _reconstruction(
+    pictures: list[PlacedPicture], cloud: PointCloud, seen: list[Observations]
+) -> pycolmap.Reconstruction:
+    import pycolmap
+
+    model = pycolmap.Reconstruction()
+    for number, (picture, observations) in enumerate(zip(pictures, seen, strict=True), start=1):
+        camera = picture.camera
+        model.add_camera_with_trivial_rig(
+            pycolmap.Camera(
+                camera_id=number,
+                model="PINHOLE",
+                width=camera.width,
+                height=camera.height,
+                params=half_integer_intrinsics(camera),
+            )
+        )
+        keypoints = _apply(picture.picture_from_original, observations.pixels) + HALF_PIXEL
+        image = pycolmap.Image(
+            name=picture.path.partition("/")[2], keypoints=keypoints, camera_id=number, image_id=number
+        )
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(camera.camera_from_world[:3]))
+    points = cloud.points.astype(np.float64)
+    for row, track in enumerate(_tracks(len(cloud), seen)):
+        model.add_point3D(points[row], track, cloud.colours[row])
+    model.update_point_3d_errors()
+    return model
+
+
+def _tracks(count: int, seen: list[Observations]) -> list[pycolmap.Track]:
+    """For each point the images (numbered from 1) and the places in their lists where it is seen."""
+    import pycolmap
+
+    elements: list[list[pycolmap.TrackElement]] = [[] for _ in range(count)]
+    for number, observations in enumerate(seen, start=1):
+        for place, row in enumerate(observations.rows.tolist()):
+            elements[row].append(pycolmap.TrackElement(number, place))
+    return [pycolmap.Track(track) for track in elements]
