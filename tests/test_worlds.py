@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -146,9 +148,9 @@ def test_textures_are_antialiased() -> None:
 
 
 def test_shadows_darken_some_pixels_and_brighten_none() -> None:
-    settings = {"noise": 0.0, "exposure": 0.0}
-    lit = render_worlds(range(3), 2, SIZE, WorldSettings(**settings))
-    shadowed = render_worlds(range(3), 2, SIZE, WorldSettings(**settings, shadows=True))
+    settings = WorldSettings(noise=0.0, exposure=0.0)
+    lit = render_worlds(range(3), 2, SIZE, settings)
+    shadowed = render_worlds(range(3), 2, SIZE, replace(settings, shadows=True))
     assert (shadowed.images <= lit.images + 1e-6).all()
     assert 0.01 < (shadowed.images < lit.images - 0.02).float().mean() < 0.6
 
@@ -256,3 +258,12 @@ def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
 def test_impossible_requests_are_refused(seeds: list[int], views: int, size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=r"seed|views"):
         render_worlds(seeds, views, size)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_traces_the_same_scene(batch: WorldBatch) -> None:
+    traced = render_worlds(range(6), 3, SIZE, device="cuda")
+    same = traced.object_ids.cpu() == batch.object_ids
+    assert same.float().mean() > 0.995
+    torch.testing.assert_close(traced.depth.cpu()[same], batch.depth[same], rtol=1e-3, atol=1e-3)
+    assert (traced.images.cpu() - batch.images).abs().median() < 1e-3

@@ -81,7 +81,7 @@ def _write_compact(path: Path, view: SceneView, scale: float, words: str) -> Non
 
 def _scale(view: SceneView) -> float:
     """Units a step of the 16-bit picture: the view's largest depth is its largest value."""
-    return float(view.depth[view.valid].max()) / _LARGEST if view.valid.any() else 1.0
+    return float(view.depth[view.valid].max(initial=0)) / _LARGEST or 1.0
 
 
 def _preview(view: SceneView) -> np.ndarray:

@@ -36,5 +36,5 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
             arrays[f"{field}_{index:04d}"] = getattr(view, field)
     path = folder / "scene.npz"
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
     return [path]

@@ -77,10 +77,8 @@ def place_pictures(scene: Scene, folder: Path, options: ExportOptions) -> list[P
     placed = []
     for (index, view, camera), plan, name in zip(chosen, plans, names, strict=True):
         path = folder / SHARED_FOLDER / name
-        if os.path.lexists(path):  # another format of the same export has put it there
-            plan = _as_placed(view, plan, path)
-        else:
-            plan = _place(view, plan, path, options)
+        is_there = os.path.lexists(path)  # another format of the same export has put it there
+        plan = _as_placed(view, plan, path) if is_there else _place(view, plan, path, options)
         if plan.note:
             logger.warning("%s: %s", view.name, plan.note)
         placed.append(_placed(index, view, camera, plan, f"{SHARED_FOLDER}/{name}"))

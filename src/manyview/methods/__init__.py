@@ -1,0 +1,1 @@
+"""From views to a `Scene`: one short file a family."""

@@ -1,0 +1,229 @@
+"""Fast3R: views -> `Scene`. What is run in which order; the arithmetic is in `networks` and `geometry`.
+
+    network -> global and local pointmaps
+      focal length     one for all views of a size (or one a view, or given)
+      a view at a time local map onto global map (similarity), camera by PnP-RANSAC, depth, status
+      world            = the first camera
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from manyview.errors import InputError
+from manyview.geometry import (
+    Camera,
+    PnpResult,
+    align_local_to_global,
+    estimate_focal,
+    intrinsics,
+    invert_rigid,
+    solve_pnp,
+    transform_points,
+)
+from manyview.images import View, Views
+from manyview.images.load import Progress
+from manyview.scene import SceneView, ViewStatus
+
+PNP_POINTS, FOCAL_POINTS = 2000, 4000  # well-spread samples: several times faster than all pixels, as good
+PNP_LIMIT_AT_512 = 5.0  # pixels of reprojection error in a picture of 512 pixels, as published
+LEAST_CONFIDENCE = 1.5  # a view none of whose points is surer than this is not to be trusted (official demo)
+LEAST_INLIERS = 0.25  # of the points that a camera should explain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fast3ROptions:
+    """How pointmaps become a scene.
+
+    Attributes:
+        focal: "shared": one focal length for all views of one original size, from the first view's global map, as
+            published (other sizes: the median over their local maps); "per_view": one a view, for mixed cameras.
+        points: "local": each view's local map, moved onto its global map (sharper; the official default), or "global".
+        alignment_percentile: of the confidence; only pixels above it are used to move local onto global maps.
+    """
+
+    focal: Literal["shared", "per_view"] = "shared"
+    points: Literal["local", "global"] = "local"
+    alignment_percentile: float = 85.0
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network says of one view: points (H, W, 3) and confidence (H, W), global and local; valid (H, W)."""
+
+    points: np.ndarray
+    confidence: np.ndarray
+    local_points: np.ndarray
+    local_confidence: np.ndarray
+    valid: np.ndarray
+
+
+def place_views(
+    views: Views,
+    maps: Sequence[Maps],
+    options: Fast3ROptions = Fast3ROptions(),  # noqa: B008 (frozen dataclass)
+    *,
+    known_K: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> list[SceneView]:
+    """Cameras, depth and points in the first camera's frame.
+
+    Args:
+        views, maps: N pictures and what the network says of them.
+        known_K: (3, 3) for all or (N, 3, 3), original pixels; None estimates the focal length.
+
+    Raises:
+        InputError: `known_K` has another shape.
+    """
+    intrinsics_of = _given(known_K, len(views)) if known_K is not None else _estimated(views, maps, options)
+    with ThreadPoolExecutor() as pool:
+        placed = []
+        for done, view in enumerate(pool.map(_place, views, maps, intrinsics_of, [options] * len(views)), start=1):
+            placed.append(view)
+            if progress is not None:
+                progress(done, len(views), "placing cameras")
+    return first_camera_is_world(placed)
+
+
+# ------------------------------------------------------------------ intrinsics, in original pixels
+def _given(known_K: np.ndarray, count: int) -> list[np.ndarray]:
+    known_K = np.asarray(known_K, dtype=np.float64)
+    if known_K.shape not in ((3, 3), (count, 3, 3)):
+        raise InputError(
+            f"got intrinsics of shape {known_K.shape} for {count} views; expected (3, 3) or ({count}, 3, 3)",
+            hint="Give them in pixels of the upright originals; skipped pictures have none.",
+        )
+    return list(np.broadcast_to(known_K, (count, 3, 3)))
+
+
+def _estimated(views: Views, maps: Sequence[Maps], options: Fast3ROptions) -> list[np.ndarray]:
+    """Square pixels, the principal point at the centre of the original."""
+    focals = _focal_a_view(views, maps, options.focal)
+    return [_centred_K(focal, view) for focal, view in zip(focals, views, strict=True)]
+
+
+def _focal_a_view(views: Views, maps: Sequence[Maps], kind: Literal["shared", "per_view"]) -> list[float]:
+    """Focal length of each view in its original pixels."""
+    if kind == "per_view":
+        return [_local_focal(v, m) for v, m in zip(views, maps, strict=True)]
+    shared: dict[tuple[int, int], float] = {views[0].original_size: _focal(views[0], maps[0].points, maps[0].confidence)}
+    for size in dict.fromkeys(view.original_size for view in views):
+        if size not in shared:
+            shared[size] = float(
+                np.median([_local_focal(v, m) for v, m in zip(views, maps, strict=True) if v.original_size == size])
+            )
+    return [shared[view.original_size] for view in views]
+
+
+def _local_focal(view: View, maps: Maps) -> float:
+    return _focal(view, maps.local_points, maps.local_confidence)
+
+
+def _focal(view: View, points: np.ndarray, confidence: np.ndarray) -> float:
+    """From a map in the view's own frame; original pixels."""
+    centre = _network_from_original(view) @ [*_centre(view), 1.0]
+    points = np.where(view.valid[..., None], points, np.nan)
+    focal = estimate_focal(points, confidence, principal_point=(centre[0], centre[1]), max_points=FOCAL_POINTS)
+    return focal * _scale(view)
+
+
+def _centred_K(focal: float, view: View) -> np.ndarray:
+    return intrinsics(focal, _centre(view))
+
+
+def _centre(view: View) -> tuple[float, float]:
+    height, width = view.original_size
+    return (width - 1) / 2, (height - 1) / 2
+
+
+def _network_from_original(view: View) -> np.ndarray:
+    return np.linalg.inv(view.original_from_network)
+
+
+def _scale(view: View) -> float:
+    """Original pixels to one network pixel; geometric mean of both axes."""
+    return float(np.sqrt(abs(np.linalg.det(view.original_from_network[:2, :2]))))
+
+
+# ------------------------------------------------------------------ one view
+def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> SceneView:
+    """A view in the network's world (not yet the first camera's)."""
+    aligned = align_local_to_global(
+        maps.local_points,
+        maps.points,
+        maps.confidence,
+        percentile=options.alignment_percentile,
+        valid=maps.valid,
+        max_points=FOCAL_POINTS,
+    )
+    limit = max(1.0, PNP_LIMIT_AT_512 * max(view.size) / 512)
+    found = solve_pnp(
+        maps.points,
+        _network_from_original(view) @ K,
+        maps.valid & (maps.confidence > 1.0),
+        reprojection_error=limit,
+        max_points=PNP_POINTS,
+        point_confidence=maps.confidence,
+    )
+    status, reason = judge(found, maps, aligned is not None)
+    height, width = view.original_size
+    camera = None
+    if found is not None and status != "camera_not_found":
+        camera = Camera(K=K, world_from_camera=found.world_from_camera, width=width, height=height)
+    use_local = options.points == "local" and aligned is not None
+    points = aligned.apply(maps.local_points) if use_local and aligned is not None else maps.points
+    local_scale = aligned.scale if aligned is not None else 1.0
+    in_camera = maps.local_points * local_scale if camera is None else transform_points(camera.camera_from_world, points)
+    return SceneView.masked(
+        depth=in_camera[..., 2],
+        points=points,
+        confidence=maps.local_confidence if use_local else maps.confidence,
+        valid=maps.valid,
+        name=view.name,
+        source=view.source,
+        original_size=view.original_size,
+        original_from_network=view.original_from_network,
+        image=view.pixels,
+        camera=camera,
+        status=status,
+        status_reason=reason,
+        upright_in_file=view.upright_in_file,
+        timestamp=view.timestamp,
+    )
+
+
+def judge(found: PnpResult | None, maps: Maps, is_aligned: bool) -> tuple[ViewStatus, str]:
+    """What to think of a view, and why."""
+    if found is None:
+        return "camera_not_found", "no camera agrees with the points of this view"
+    surest = float(np.max(maps.confidence, where=maps.valid, initial=1.0))
+    if surest < LEAST_CONFIDENCE:
+        return "low_confidence", f"highest confidence {surest:.2f}, expected at least {LEAST_CONFIDENCE}"
+    if found.inlier_ratio < LEAST_INLIERS:
+        return "low_confidence", f"the camera explains {found.inlier_ratio:.0%} of the points, expected {LEAST_INLIERS:.0%}"
+    if not is_aligned:
+        return "low_confidence", "the view's own map does not fit its place in the scene"
+    return "used", ""
+
+
+# ------------------------------------------------------------------ the world
+def first_camera_is_world(views: list[SceneView]) -> list[SceneView]:
+    """Move everything so that the first view's camera is the identity; as it is if that camera was not found."""
+    if not views or views[0].camera is None:
+        return views
+    first_from_world = invert_rigid(views[0].camera.world_from_camera)
+    return [_moved(view, first_from_world, is_first=index == 0) for index, view in enumerate(views)]
+
+
+def _moved(view: SceneView, motion: np.ndarray, *, is_first: bool) -> SceneView:
+    points = np.where(view.valid[..., None], transform_points(motion, view.points), 0).astype(np.float32)
+    if view.camera is None:
+        return replace(view, points=points)
+    matrix = np.eye(4) if is_first else motion @ view.camera.world_from_camera  # exactly the identity, not nearly
+    return replace(view, points=points, camera=replace(view.camera, world_from_camera=matrix))
+
