@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def without_points(scene: Scene) -> Scene:
         for v in scene.views
     ]
     return replace(scene, views=tuple(views))
+
+
+def digest_of(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder; links by where they point."""
+    contents = {
+        p: str(p.readlink()).encode() if p.is_symlink() else p.read_bytes() for p in folder.rglob("*") if not p.is_dir()
+    }
+    return {str(p.relative_to(folder)): hashlib.sha256(data).hexdigest() for p, data in contents.items()}
 
 
 def _camera_in_room(generator: np.random.Generator) -> np.ndarray:

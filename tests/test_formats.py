@@ -16,8 +16,7 @@ import trimesh
 from PIL import Image
 
 from manyview.scene import ExportOptions, Scene
-from scenes import synthetic_scene, with_view, without_camera, without_points
-from test_scene import digest_of
+from scenes import digest_of, synthetic_scene, with_view, without_camera, without_points
 
 FORMATS = ["ply", "glb", "colmap", "nerfstudio", "depth", "npz", "tum"]
 OPENCV_TO_GLTF = np.array([1, -1, -1])

@@ -119,6 +119,7 @@ def test_pictures_of_arrays_and_videos_have_the_network_size_and_its_camera(tmp_
     scene = with_view(synthetic_scene(), 1, name="clip.mp4#000120", source="clip.mp4", timestamp=4.0)
     scene.export(tmp_path, ["colmap", "nerfstudio"])
     model = pycolmap.Reconstruction(str(tmp_path / "sparse/0"))
+    cloud = scene.point_cloud()
     names = ["view0.png", "clip.mp4#000120.png", "view2.png"]
     for view, name in zip(scene.views, names, strict=True):
         image = model.find_image_with_name(name)
@@ -126,7 +127,10 @@ def test_pictures_of_arrays_and_videos_have_the_network_size_and_its_camera(tmp_
         assert (image.camera.height, image.camera.width) == NETWORK_SIZE
         y, x = 11, 23
         assert np.allclose(image.project_point(view.points[y, x].astype(float)), [x + HALF, y + HALF], atol=1e-4)
-        assert any(name in r.getMessage() for name in (view.name,) for r in caplog.records)
+        centres = np.array([point.xy for point in image.points2D])
+        own = np.array([[x + HALF, y + HALF] for x, y in cloud.pixel[cloud.view == scene.views.index(view)]])
+        assert np.allclose(centres[: len(own)], own)  # its own points come first
+        assert any(view.name in r.getMessage() for r in caplog.records)
     for file in ("sparse/0/manyview.json", "transforms.json"):
         notes = json.loads((tmp_path / file).read_text())["notes"]
         assert set(notes) == {f"images/{name}" for name in names} and "network's size" in notes["images/view0.png"]

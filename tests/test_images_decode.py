@@ -208,6 +208,7 @@ def test_content_counts_and_not_the_name(tmp_path: Path) -> None:
         (b"\x00\x00\x00\x18ftypisom" + bytes(40), "a video among photos: "),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_what_cannot_be_read_says_why(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "broken.jpg").write_bytes(content)
     with pytest.raises(DecodeError) as caught:
@@ -226,7 +227,7 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str) -> None:
         noise.save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 6 // 10])
-    with pytest.raises(DecodeError, match="corrupt or truncated: ."):
+    with pytest.raises(DecodeError, match=r"corrupt or truncated: ."):
         decode_photo(path, LIMITS)
 
 
@@ -291,15 +292,18 @@ def test_reduced_decoding_agrees_with_full_decoding(
 
 @pytest.mark.slow
 def test_a_huge_photo_needs_bounded_memory(tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak memory of a process is read from /proc")
     Image.new("RGB", (13_000, 10_000), (90, 120, 30)).save(tmp_path / "huge.jpg", quality=50)
     program = (
-        "import resource, sys; from manyview.images import load_views; view = load_views(sys.argv[1])[0]; "
-        "assert view.original_size == (10000, 13000); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import sys; from manyview.images import load_views; view = load_views(sys.argv[1])[0]; "
+        "assert view.original_size == (10000, 13000); status = open('/proc/self/status').read(); "
+        "print(status.split('VmHWM:')[1].split()[0])"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "huge.jpg")], capture_output=True, text=True, check=True
     )
-    assert int(ran.stdout) / 1024 < 250  # MiB; the decoded picture alone would be 520
+    assert int(ran.stdout) / 1024 < 200  # MiB; the decoded picture alone would be 520
 
 
 def test_arrays_of_all_types_agree() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import replace
@@ -17,17 +16,9 @@ from safetensors import safe_open
 from manyview import files
 from manyview.errors import ExportError, InputError
 from manyview.scene import EXPORTERS, Scene, SceneView
-from scenes import NETWORK_SIZE, synthetic_scene, with_view, without_camera, without_points
+from scenes import NETWORK_SIZE, digest_of, synthetic_scene, with_view, without_camera, without_points
 
 NAMES = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=3)
-
-
-def digest_of(folder: Path) -> dict[str, str]:
-    """Digest of every file below a folder; links by where they point."""
-    contents = {
-        p: str(p.readlink()).encode() if p.is_symlink() else p.read_bytes() for p in folder.rglob("*") if not p.is_dir()
-    }
-    return {str(p.relative_to(folder)): hashlib.sha256(data).hexdigest() for p, data in contents.items()}
 
 
 @pytest.mark.parametrize("views", [1, 3])
@@ -40,6 +31,14 @@ def test_a_loaded_scene_equals_the_saved_one(tmp_path, views):
     loaded = Scene.load(tmp_path / "out")
     assert loaded.equals(scene) and scene.equals(loaded)
     assert loaded.views[-1].camera is None and np.isnan(loaded.world_from_camera[-1]).all()
+
+
+def test_arrays_that_are_not_contiguous_are_saved_right(tmp_path):
+    view = synthetic_scene(1).views[0]
+    turned = np.asfortranarray(view.points)
+    flipped = np.ascontiguousarray(view.image[..., ::-1])[..., ::-1]
+    with_view(synthetic_scene(1), 0, points=turned, image=flipped, valid=view.valid.T.copy().T).save(tmp_path)
+    assert Scene.load(tmp_path).equals(synthetic_scene(1))
 
 
 def test_equals_sees_every_single_difference():

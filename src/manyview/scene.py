@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -245,7 +245,7 @@ class Scene:
         """
         from manyview.scene_files import verify
 
-        exporters = [_find_exporter(name) for name in dict.fromkeys(formats)]
+        exporters = [_known_exporters()[name].load() for name in check_formats(formats)]
         verify(self)
         folder = Path(folder)
         with staged(folder, overwrite=overwrite) as staging:
@@ -253,11 +253,21 @@ class Scene:
         return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
 
 
-def _find_exporter(name: str) -> Any:
-    known = {entry.name: entry for entry in entry_points(group=EXPORTERS)}
-    if name not in known:
-        raise ExportError(f"there is no format {name!r}", hint=f"Known formats: {', '.join(sorted(known))}.")
-    return known[name].load()
+def check_formats(names: Sequence[str]) -> list[str]:
+    """The names without repetition, after a check that there is an exporter for each.
+
+    Raises:
+        ExportError: an unknown format.
+    """
+    known = _known_exporters()
+    for name in names:
+        if name not in known:
+            raise ExportError(f"there is no format {name!r}", hint=f"Known formats: {', '.join(sorted(known))}.")
+    return list(dict.fromkeys(names))
+
+
+def _known_exporters() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=EXPORTERS)}
 
 
 def _same(a: Any, b: Any) -> bool:

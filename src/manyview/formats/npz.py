@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
     """
     views = scene.views
     about = {**statement(scene), "pixels": "(x, y), integers at pixel centres", "metric": scene.metric}
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "about": np.array(json.dumps(about)),
         "name": np.array([view.name for view in views], dtype=str),
         "status": np.array([view.status for view in views], dtype=str),

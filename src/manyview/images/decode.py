@@ -140,7 +140,8 @@ def picture_digest(image: Image.Image) -> str:
 
 def _decode(image: Image.Image, limits: DecodeLimits, *, may_draft: bool) -> Decoded:
     changes = _header_changes(image)
-    orientation = _orientation(image)
+    # HEIF plug-ins turn the picture themselves, clear the flag and leave its old value here.
+    orientation = image.info.get("original_orientation") or _orientation(image)
     width, height = image.size
     reduction = _reduction(width, height, limits.spare_resolution)
     drafted = _draft(image, reduction) if may_draft else 1  # it would change a picture that is the caller's
@@ -179,7 +180,11 @@ def _image_format(content: Content) -> str:
 def _open(stream: BinaryIO, image_format: str) -> Image.Image:
     """Read the header with the one plug-in that fits, which leaves the size check to us and registers nothing."""
     module, name = _PLUGINS[image_format]
-    return getattr(importlib.import_module(module), name)(stream)
+    try:
+        plugin = importlib.import_module(module)
+    except ImportError as error:
+        raise DecodeError(f"no decoder: {image_format} needs a newer Pillow or pillow-heif") from error
+    return getattr(plugin, name)(stream)
 
 
 @contextmanager
@@ -216,10 +221,9 @@ def _bomb_limit_of(pixels: int) -> Iterator[None]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1-8; HEIF plug-ins apply it themselves and leave the old value in `info`."""
+    """EXIF orientation, 1-8."""
     try:
-        value = image.info.get("original_orientation") if image.format == "HEIF" else None
-        return int(value or image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a damaged EXIF block is no reason to lose the picture; it is then shown as stored
         return 1
 

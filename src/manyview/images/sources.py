@@ -136,10 +136,10 @@ def _photos_in(folder: Path, warnings: list[str]) -> list[Path]:
         raise _no_photos(folder, videos, others, folders=len(entries) - len(files))
     if videos:
         names = ", ".join(sorted(video.name for video in videos)[:3])
-        warnings.append(f"{len(videos)} videos in {folder} were not used ({names}); pass a video by itself")
+        warnings.append(f"videos in {folder} were not used: {len(videos)} ({names}); pass a video by itself")
     if others:
         kinds = ", ".join(sorted({other.suffix.lower() or "no extension" for other in others})[:5])
-        warnings.append(f"{len(others)} files in {folder} are no photos by their names and were ignored ({kinds})")
+        warnings.append(f"files in {folder} that are no photos by their names were ignored: {len(others)} ({kinds})")
     return sorted(photos, key=lambda photo: natural_key(photo.name))
 
 

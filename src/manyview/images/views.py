@@ -18,7 +18,7 @@ class View:
         pixels: (H, W, 3) uint8 RGB, upright, resized and cropped (or padded) for the network.
         original_size: (height, width) of the upright original, after its EXIF or video rotation.
         original_from_network: (3, 3) float64 affine that takes network pixels (x, y, 1) to original pixels; both
-            have integers at pixel centres.
+            have integers at pixel centres. It scales and shifts, and turns where the picture was turned on request.
         valid: (H, W) bool, False where the pixel is padding.
         upright_in_file: False if an EXIF or video rotation was applied, so that the stored picture is turned.
         timestamp: seconds from the start of the video, or None.

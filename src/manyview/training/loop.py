@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from manyview.errors import ManyviewError, WeightsError
+from manyview.networks.checkpoints.model_file import ModelInfo, save_model
 from manyview.networks.fast3r import Economy, Fast3R, Layout
 from manyview.networks.pointmaps import Pointmaps
 from manyview.training.data import on_device, stream, targets
@@ -52,12 +53,13 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How often a run does what, in steps, and where it runs."""
+    """How often a run does what, in steps; where it runs, and with how many CPU threads."""
 
     log: int = 50
     save: int = 500
     evaluate: int = 1000
     device: str = "cpu"
+    threads: int = 1
 
 
 @dataclass
@@ -98,6 +100,7 @@ def train(
         ManyviewError: the loss is not finite; the last saved state is from before.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(pace.threads)
     run = start(recipe, pace.device)
     if (folder / "run.pt").exists():
         run.restore(folder / "run.pt")
@@ -113,6 +116,25 @@ def train(
             run.save(folder / "run.pt")
     run.save(folder / "run.pt")
     return run.network.eval()
+
+
+def train_and_save(
+    recipe: Recipe, folder: Path, *, pace: Pace, report: Callable[[dict[str, float]], None] | None = None
+) -> Path:
+    """`train`, then write the network as a model file; returns its path."""
+    network = train(recipe, folder, pace=pace, report=report)
+    info = ModelInfo(
+        name=f"manyview-{recipe.name}",
+        family="fast3r",
+        licence="Apache-2.0",
+        source=f"trained on procedural worlds: manyview train {recipe.name} --steps {recipe.steps}",
+        image_size=recipe.image_size,
+        square_ok=True,
+        description=recipe.description,
+    )
+    path = folder / f"{info.name}.safetensors"
+    save_model(network, path, info, dtype=torch.float16)
+    return path
 
 
 def start(recipe: Recipe, device: str) -> Run:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from manyview.errors import InputError
 from manyview.networks.fast3r import Fast3RConfig
 from manyview.worlds import WorldSettings
 
@@ -42,10 +43,13 @@ class Recipe:
         matching_weight: weight of the helper loss on the tokens halfway through the fusion; 0 leaves it out.
         matching_width: channels in which tokens are compared.
         bf16: compute products in bfloat16; weights, norms and the loss stay in float32.
+        image_size: longer side of pictures that the trained model should be given.
         seed: of the initial weights and of the scenes.
     """
 
     name: str
+    description: str
+    image_size: int
     network: Fast3RConfig
     stages: Sequence[Stage]
     steps: int
@@ -94,6 +98,8 @@ def small() -> Recipe:
     """The packaged model, `manyview-small`: two near views first, then more views, farther apart, at a finer scale."""
     return Recipe(
         name="small",
+        description="small, for a CPU; trained on procedural worlds alone, free to use",
+        image_size=128,
         network=SMALL_NETWORK,
         steps=40_000,
         stages=[
@@ -103,3 +109,18 @@ def small() -> Recipe:
             Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 4, 6], images=20, worlds=WorldSettings(spread=1.4)),
         ],
     )
+
+
+RECIPES = {"small": small}
+
+
+def named_recipe(name: str, steps: int | None = None) -> Recipe:
+    """A recipe by name, optionally ended after another number of steps.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}", hint=f"Recipes: {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]()
+    return recipe if steps is None else replace(recipe, steps=steps)

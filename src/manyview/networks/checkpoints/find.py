@@ -64,6 +64,12 @@ def packaged_models() -> dict[str, Path]:
     return {Path(str(f)).stem: Path(str(f)) for f in folder.iterdir() if str(f).endswith(".safetensors")}
 
 
+def list_models() -> list[ModelInfo]:
+    """What is packaged and what can be fetched."""
+    headers = [read_header(path) for path in packaged_models().values()]
+    return [ModelInfo(**header["info"]) for header in headers if header] + list(OFFICIAL_MODELS.values())
+
+
 def download(repository: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
     """Fetch a release from the hub, or find it in the local cache; returns its folder."""
     from huggingface_hub import hf_hub_download

@@ -1,0 +1,234 @@
+"""The `manyview` command: one thin function a sub-command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from manyview.errors import InputError, ManyviewError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Photos or a video in; cameras, depth and dense coloured 3D points out.",
+)
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Packaged name, file, folder or hub id (owner/name).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Formats = Annotated[str, typer.Option("--export", help="Of ply,glb,colmap,nerfstudio,depth,npz,tum; comma-separated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there (only ours).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Percentile = Annotated[float, typer.Option(help="Leave out this share of each view's least confident points.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
+
+
+def main() -> None:
+    """Run the command; errors of ours become one line, a hint and an exit code."""
+    from manyview.app.console import show_error
+
+    try:
+        app()
+    except ManyviewError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+@app.callback()
+def settings(verbose: Verbose = False) -> None:
+    _set_verbose(verbose)
+
+
+@app.command()
+def reconstruct(
+    inputs: Annotated[list[str], typer.Argument(help="A folder, a video, or photos.")],
+    output: Output,
+    model: ModelName = "manyview-small",
+    export: Formats = "ply,glb",
+    device: Device = "auto",
+    dtype: Annotated[Optional[str], typer.Option(help="float32, bfloat16 or float16.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal results.")] = 0,
+    image_size: Annotated[Optional[int], typer.Option(help="Longer side for the network.")] = None,  # noqa: UP045
+    fit: Annotated[str, typer.Option(help="crop (as published) or pad (keeps the whole content).")] = "crop",
+    focal: Annotated[str, typer.Option(help="shared (one camera) or per_view (mixed cameras).")] = "shared",
+    fps: Annotated[Optional[float], typer.Option(help="Frames a second from a video.")] = None,  # noqa: UP045
+    max_frames: Annotated[Optional[int], typer.Option(help="Most frames from a video.")] = None,  # noqa: UP045
+    max_pixels: Annotated[Optional[int], typer.Option(help="Raise the limit for huge pictures.")] = None,  # noqa: UP045
+    percentile: Percentile = 20.0,
+    strict: Annotated[bool, typer.Option("--strict", help="An unreadable picture is an error.")] = False,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Drop pictures with equal content.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Reconstruct a scene from photos or a video."""
+    from manyview.app.console import print_json, progress_bars, show_summary, summary
+    from manyview.files import refuse_results
+    from manyview.methods.fast3r import Fast3ROptions
+    from manyview.methods.model import reconstruct as run
+    from manyview.scene import ExportOptions, check_formats
+
+    _set_verbose(verbose)
+    formats = check_formats(_listed(export))
+    refuse_results(output, overwrite=overwrite)
+    start = time.perf_counter()
+    with progress_bars(quiet=as_json) as progress:
+        scene = run(
+            inputs[0] if len(inputs) == 1 else list(inputs),
+            model,
+            device=device,
+            dtype=_one_of("dtype", dtype, ("float32", "bfloat16", "float16", None)),
+            seed=seed,
+            image_size=image_size,
+            fit=_one_of("fit", fit, ("crop", "pad")),
+            options=Fast3ROptions(focal=_one_of("focal", focal, ("shared", "per_view"))),
+            fps=fps,
+            max_frames=max_frames,
+            max_pixels=max_pixels,
+            strict=strict,
+            dedup=dedup,
+            progress=progress,
+        )
+    files = scene.export(output, formats, options=ExportOptions(percentile=percentile), overwrite=overwrite)
+    files += scene.save(output, overwrite=overwrite)
+    figures = summary(scene, files, time.perf_counter() - start)
+    print_json(figures) if as_json else show_summary(figures)
+
+
+@app.command()
+def view(
+    scene: Annotated[Path, typer.Argument(help="A folder that `reconstruct` wrote.")],
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; the default cannot be reached from outside.")] = "127.0.0.1",
+) -> None:
+    """Look at a scene in the browser."""
+    from manyview.app.viewer import view as show
+    from manyview.scene import Scene
+
+    show(Scene.load(scene), host=host, port=port)
+
+
+@app.command()
+def export(
+    scene: Annotated[Path, typer.Argument(help="A folder that `reconstruct` wrote.")],
+    formats: Annotated[str, typer.Option("--formats", "-f", help="Comma-separated, as --export of reconstruct.")],
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Default: the same folder.")] = None,  # noqa: UP045
+    percentile: Percentile = 20.0,
+    copy_images: Annotated[bool, typer.Option("--copy-images", help="Copy photos instead of linking.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a scene in other formats."""
+    from manyview.app.console import show_files
+    from manyview.scene import ExportOptions, Scene
+
+    options = ExportOptions(percentile=percentile, link_images="copy" if copy_images else "link")
+    show_files(Scene.load(scene).export(output or scene, _listed(formats), options=options, overwrite=overwrite))
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that are packaged or can be fetched."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from manyview.app.console import print_json
+    from manyview.networks.checkpoints.find import list_models
+
+    known = list_models()
+    if as_json:
+        print_json([asdict(info) for info in known])
+        return
+    table = Table("model", "pictures", "licence of the weights", "what it is")
+    for info in known:
+        table.add_row(info.name, f"{info.image_size} px", info.licence, info.description)
+    Console().print(table)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="An official .pth, .ckpt or .safetensors file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    config: Annotated[Optional[Path], typer.Option(help="The release's config.json; default: Fast3R's.")] = None,  # noqa: UP045
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn an official checkpoint into a model file, without running what a pickle may contain."""
+    from manyview.app.console import show_files
+    from manyview.networks.checkpoints.convert import convert as run
+
+    run(checkpoint, output, config=config, overwrite=overwrite)
+    show_files([output])
+
+
+@app.command()
+def demo(
+    output: Output = Path("demo-output"),
+    model: ModelName = "manyview-small",
+    as_json: AsJson = False,
+) -> None:
+    """Reconstruct a made-up world and compare the result with the exact truth."""
+    from manyview.app.console import print_json, progress_bars
+    from manyview.app.demo import run_demo, show_demo
+
+    with progress_bars(quiet=as_json) as progress:
+        result = run_demo(output, model=model, progress=progress)
+    print_json(result.figures()) if as_json else show_demo(result)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe: small.")],
+    output: Output,
+    steps: Annotated[Optional[int], typer.Option(help="End after this many steps.")] = None,  # noqa: UP045
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads for the network.")] = 1,
+) -> None:
+    """Train a model on made-up worlds, or go on with a run."""
+    from manyview.app.console import print_json
+    from manyview.training.loop import Pace, train_and_save
+    from manyview.training.recipes import named_recipe
+
+    train_and_save(named_recipe(recipe, steps), output, pace=Pace(device=device, threads=threads), report=print_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what works on this machine."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from manyview.app.console import print_json
+    from manyview.app.doctor import examine
+
+    facts = examine()
+    if as_json:
+        print_json(facts)
+        return
+    for name, finding in facts.items():
+        Console().print(f"[bold]{name:<18}[/bold] {escape(finding)}", highlight=False)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _one_of(option: str, value: str | None, allowed: tuple[str | None, ...]) -> Any:
+    if value not in allowed:
+        known = ", ".join(str(name) for name in allowed if name)
+        raise InputError(f"--{option} {value} is not known", hint=f"Choose one of {known}.")
+    return value
+
+
+def _set_verbose(verbose: bool) -> None:
+    if verbose:
+        logging.getLogger("manyview").setLevel(logging.DEBUG)
