@@ -42,7 +42,8 @@ HALF = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])  # the network sees p
 
 
 def tiny_model(image_size: int = 32) -> Model:
-    return Model(random_network(), replace(INFO, image_size=image_size), torch.device("cpu"), torch.float32)
+    """An untrained network with a seed that puts some points in front of the cameras, so that there is a scene."""
+    return Model(random_network(seed=1), replace(INFO, image_size=image_size), torch.device("cpu"), torch.float32)
 
 
 def oracle_scene(truth: Truth, original_from_network: np.ndarray | None = None) -> Scene:

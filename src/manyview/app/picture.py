@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from manyview.errors import ExportError, InputError
-from manyview.evaluation.held_out import Truth
 from manyview.geometry import Camera, Similarity, finite_points
 from manyview.scene import Scene, SceneView
 
+if TYPE_CHECKING:
+    from manyview.evaluation.held_out import Truth
+
 WIDTH = 1200
 MARGIN, GAP, HEADER, FOOTER = 20, 8, 30, 34
-COLUMN_WIDTHS = (130, 210)  # narrowest and widest column of the views, pixels
+COLUMN_WIDTHS = (130, 250)  # narrowest and widest column of the views, pixels
 PREFERRED_HEIGHT = 560  # of the block of views: columns become narrower for many views and wider for few
-LEAST_HEIGHT = 400
+LEAST_HEIGHT = 346
 SHARPNESS = 2  # the top view is drawn this many times larger and reduced, so that its lines are smooth
 
 PAPER, INK, FAINT, PANEL, EMPTY = (255, 255, 255), (36, 41, 47), (110, 119, 129), (243, 244, 246), (216, 220, 225)
@@ -30,7 +33,8 @@ VIEW_COLOURS = (
 )  # fmt: skip
 
 MAX_POINTS = 400_000
-FRUSTUM_LENGTH = 0.09  # of the top view's extent
+FRUSTUM_LENGTH = 0.09  # of the top view's extent; more than eight cameras are drawn smaller
+MOST_NUMBERS = 30  # more cameras than this are not numbered
 SHOWN_RANGE = (1.5, 98.5)  # percentiles of the points that the top view is sure to hold
 ROOF_PERCENTILE = 65.0  # points above this height and above every camera are left out: they would hide the rest
 
@@ -222,14 +226,16 @@ def top_view(scene: Scene, truth: Truth | None, size: tuple[int, int]) -> np.nda
     order = np.argsort(heights[kept], kind="stable")
     _splat(canvas, plan.pixels(cloud.points[kept][order]), cloud.colours[kept][order])
     image = Image.fromarray(canvas)
-    length = FRUSTUM_LENGTH * min(large) / plan.scale
+    reduction = min(1.0, float(np.sqrt(8 / max(len(scene.views), 1))))
+    length = FRUSTUM_LENGTH * reduction * min(large) / plan.scale
     drawn = {index: plan.pixels(_frustum(camera, length)) for index, camera in cameras.items()}
     for index, frustum in drawn.items():
         _draw_camera(image, frustum, index)
     for camera in true.values():
         _draw_edges(image, plan.pixels(_frustum(camera, length)), TRUTH_COLOUR, width=SHARPNESS)
-    for index, frustum in drawn.items():
-        _draw_number(image, frustum[0], index)
+    if len(drawn) <= MOST_NUMBERS:
+        for index, frustum in drawn.items():
+            _draw_number(image, frustum[0], index, reduction)
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
 
 
@@ -320,12 +326,12 @@ def _draw_camera(image: Image.Image, frustum: np.ndarray, index: int) -> None:
     _draw_edges(image, frustum, colour, width=2 * SHARPNESS)
 
 
-def _draw_number(image: Image.Image, centre: np.ndarray, index: int) -> None:
-    x, y, radius = float(centre[0]), float(centre[1]), 9 * SHARPNESS
+def _draw_number(image: Image.Image, centre: np.ndarray, index: int, reduction: float) -> None:
+    x, y, radius = float(centre[0]), float(centre[1]), 9 * SHARPNESS * reduction
     draw = ImageDraw.Draw(image)
     colour = VIEW_COLOURS[index % len(VIEW_COLOURS)]
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=PAPER, width=SHARPNESS)
-    draw.text((x, y), str(index + 1), PAPER, _font(12 * SHARPNESS), anchor="mm")
+    draw.text((x, y), str(index + 1), PAPER, _font(round(12 * SHARPNESS * reduction)), anchor="mm")
 
 
 # ------------------------------------------------------------------ true cameras over the found ones

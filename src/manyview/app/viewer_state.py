@@ -172,7 +172,7 @@ def confidence_colours(confidence: np.ndarray, low: float, high: float) -> np.nd
     """Confidence (P,) -> (P, 3) uint8 RGB of the colour map "turbo", from `low` (blue) to `high` (red)."""
     import cv2
 
-    levels = np.arange(256, dtype=np.uint8)
+    levels = np.arange(256, dtype=np.uint8)[:, None]
     turbo = np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, 0, ::-1])
     share = (confidence - low) / max(high - low, np.finfo(np.float32).tiny)
     return turbo[np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)]

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from manyview.networks.layers.blocks import Block
+from manyview.networks.layers.coordinates import FEATURES, coordinate_features
 from manyview.networks.layers.dpt import DPTHead
 from manyview.networks.layers.matmul import Linear
 from manyview.networks.layers.pointmap_activations import (
@@ -55,6 +56,9 @@ class Fast3RConfig:
             blocks attend to all, even blocks within a view. Not in the released network.
         fusion_positions: also rotate the fusion's queries and keys by the patch position (RoPE). In the released
             network the fusion knows positions only through the encoder's features.
+        fusion_coordinates: tell the fusion where in its picture each patch lies (added to the tokens). Rotary positions
+            are relative; what one view reads from another otherwise has to find its place from the picture's borders.
+            Not in the released network.
         fusion_qk_norm: normalise queries and keys in the fusion. Not in the released network.
     """
 
@@ -77,6 +81,7 @@ class Fast3RConfig:
     confidence_range: tuple[float, float] = (1.0, float("inf"))
     fusion_attention: Literal["joint", "alternating"] = "joint"
     fusion_positions: bool = False
+    fusion_coordinates: bool = False
     fusion_qk_norm: bool = False
 
     @property
@@ -260,6 +265,7 @@ class Fusion(nn.Module):
         if config.length_scaled_attention:
             scale *= math.sqrt(math.log(SCALED_TEST_VIEWS) / math.log(SCALED_TRAIN_VIEWS))
         self.embedding = Linear(config.encoder_dim, dim)
+        self.coordinates = Linear(FEATURES, dim) if config.fusion_coordinates else None
         self.blocks = nn.ModuleList(
             Block(
                 dim,
@@ -277,6 +283,9 @@ class Fusion(nn.Module):
         """(B, T, encoder_dim) -> the tokens of depth 0 (as they came), 1, 2, ..., the last one normalised."""
         yield encoded
         tokens = self.embedding(encoded) + self.index_of_tokens(view_ids, layout, encoded)
+        if self.coordinates is not None:
+            features = torch.cat([coordinate_features(*grid, encoded.device) for grid in layout.grids])
+            tokens = tokens + self.coordinates(features.to(encoded.dtype))
         positions = self.positions(layout, encoded.device)
         for number, block in enumerate(self.blocks):
             if self.config.fusion_attention == "alternating" and number % 2 == 0:

@@ -21,7 +21,7 @@ from manyview.networks.pointmaps import Pointmaps
 def fast3r_reference(network: Fast3R, images: Sequence[Tensor], view_ids: Tensor) -> Pointmaps:
     """N x (B, 3, H, W), (B, N) rows of the index table -> the same `Pointmaps` as `network(images, view_ids=...)`."""
     config = network.config
-    if config.fusion_attention != "joint" or config.fusion_positions or config.fusion_qk_norm:
+    if config.fusion_attention != "joint" or config.fusion_positions or config.fusion_coordinates or config.fusion_qk_norm:
         raise ValueError("the reference path computes the published network only; this one has fusion options")
     encoded = [encode(network, image) for image in images]
     lengths = [tokens.shape[1] for tokens in encoded]

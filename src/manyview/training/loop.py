@@ -15,12 +15,14 @@ from manyview.errors import ManyviewError, WeightsError
 from manyview.networks.checkpoints.model_file import ModelInfo, save_model
 from manyview.networks.fast3r import Economy, Fast3R, Layout
 from manyview.networks.pointmaps import Pointmaps
+from manyview.training.cameras import CameraLoss, true_cameras
 from manyview.training.data import on_device, stream, targets
 from manyview.training.losses import PointmapLoss, fast3r_loss
 from manyview.training.matching import MatchingLoss, token_matches
 from manyview.training.recipes import Recipe
 from manyview.worlds import WorldBatch
 
+STATEFUL = ("network", "helpers", "optimiser")
 Evaluate = Callable[[Fast3R], dict[str, float]]
 
 
@@ -29,14 +31,14 @@ class Run:
     """What a training run holds between two steps; saved whole."""
 
     network: Fast3R
-    matching: MatchingLoss
+    helpers: nn.ModuleDict  # "matching" and "camera": losses with weights of their own
     optimiser: torch.optim.AdamW
     step: int = 0
     scenes: int = 0
 
     def save(self, path: Path) -> None:
         """Write the state whole or not at all: a kill leaves the last one."""
-        state = {name: getattr(self, name).state_dict() for name in ("network", "matching", "optimiser")}
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         temporary = path.with_name(f"{path.name}.tmp")
         torch.save({**state, "step": self.step, "scenes": self.scenes}, temporary)
         temporary.replace(path)
@@ -44,7 +46,7 @@ class Run:
     def restore(self, path: Path) -> None:
         state = torch.load(path, weights_only=True, map_location="cpu")
         try:
-            for name in ("network", "matching", "optimiser"):
+            for name in STATEFUL:
                 getattr(self, name).load_state_dict(state[name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise WeightsError(f"{path} does not fit this recipe: {error}", hint="Start in another folder.") from error
@@ -142,13 +144,14 @@ def start(recipe: Recipe, device: str) -> Run:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = Fast3R(recipe.network).to(device)
-        matching = MatchingLoss(recipe.network.fusion_dim, recipe.matching_width).to(device)
-    parameters = [*network.parameters(), *matching.parameters()]
+        dim = recipe.network.fusion_dim
+        helpers = nn.ModuleDict({"matching": MatchingLoss(dim, recipe.matching_width), "camera": CameraLoss(dim)})
+    parameters = [*network.parameters(), *helpers.to(device).parameters()]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return Run(network, matching, torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
+    return Run(network, helpers, torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
 
 
 def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
@@ -157,45 +160,44 @@ def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
     for group in run.optimiser.param_groups:
         group["lr"] = recipe.rate(run.step)
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=recipe.bf16):
-        predicted, middle = forward_with_tokens(network, batch.images * 2 - 1, seed=run.step)
+        predicted, hooked = forward_with_tokens(network, batch.images * 2 - 1, seed=run.step)
     loss = fast3r_loss(predicted, targets(batch))
-    matching = run.matching(middle, token_matches(batch, recipe.network.patch_size))
-    total = loss.total + recipe.matching_weight * matching
+    matching = run.helpers["matching"](hooked[1], token_matches(batch, recipe.network.patch_size))
+    camera = run.helpers["camera"](hooked[3], true_cameras(batch))
+    total = loss.total + recipe.matching_weight * matching + recipe.camera_weight * camera
     if not torch.isfinite(total):
         raise ManyviewError(f"the loss of step {run.step} is {total.item()}", hint="Lower the learning rate, or resume.")
     run.optimiser.zero_grad()
     total.backward()
-    norm = nn.utils.clip_grad_norm_([*network.parameters(), *run.matching.parameters()], recipe.clip)
+    norm = nn.utils.clip_grad_norm_([*network.parameters(), *run.helpers.parameters()], recipe.clip)
     run.optimiser.step()
     run.step += 1
     run.scenes += len(batch.images)
-    return summary(loss, matching, norm)
+    return summary(loss, matching, camera, norm)
 
 
-def forward_with_tokens(network: Fast3R, images: Tensor, seed: int) -> tuple[Pointmaps, Tensor]:
-    """The network's forward pass on (B, N, 3, H, W), and the tokens (B, N, T, dim) halfway through the fusion."""
+def forward_with_tokens(network: Fast3R, images: Tensor, seed: int) -> tuple[Pointmaps, list[Tensor]]:
+    """The network's forward pass on (B, N, 3, H, W), and the tokens (B, N, T, dim) of the four hooked depths."""
     batch, views, _, height, width = images.shape
     patch = network.config.patch_size
     layout = Layout(((height // patch, width // patch),) * views)
     upright = torch.ones(batch, views, dtype=torch.bool)
     economy = Economy(encoder_images=batch * views, head_images=batch * views)
     encoded = network.encode(images.unbind(1), layout, upright, economy)
-    global_tokens, local_tokens, middle = [], [], encoded
-    for depth, tokens in enumerate(network.fusion(encoded, layout, network.choose_ids(batch, views, seed))):
-        if depth in network.config.hooks:
-            level = network.config.hooks.index(depth)
-            global_tokens.append(network.global_head.project(level, tokens))
-            local_tokens.append(network.local_head.project(level, tokens))
-            middle = tokens if level == 1 else middle
-    points, confidence = network.predict(network.global_head, global_tokens, layout, upright, economy)
-    local_points, local_confidence = network.predict(network.local_head, local_tokens, layout, upright, economy)
+    depths = list(network.fusion(encoded, layout, network.choose_ids(batch, views, seed)))
+    hooked = [depths[depth] for depth in network.config.hooks]
+    predictions = []
+    for head in (network.global_head, network.local_head):
+        projected = [head.project(level, tokens) for level, tokens in enumerate(hooked)]
+        predictions += network.predict(head, projected, layout, upright, economy)
+    points, confidence, local_points, local_confidence = predictions
     predicted = Pointmaps(
         points=points, confidence=confidence, local_points=local_points, local_confidence=local_confidence
     )
-    return predicted, middle.unflatten(1, (views, -1))
+    return predicted, [tokens.unflatten(1, (views, -1)) for tokens in hooked]
 
 
-def summary(loss: PointmapLoss, matching: Tensor, norm: Tensor) -> dict[str, float]:
+def summary(loss: PointmapLoss, matching: Tensor, camera: Tensor, norm: Tensor) -> dict[str, float]:
     """The numbers of a step."""
     return {
         "loss": loss.total.item(),
@@ -203,6 +205,7 @@ def summary(loss: PointmapLoss, matching: Tensor, norm: Tensor) -> dict[str, flo
         "other_views_global_error": loss.global_error[1:].mean().item(),
         "local_error": loss.local_error.mean().item(),
         "matching": matching.item(),
+        "camera": camera.item(),
         "gradient_norm": norm.item(),
     }
 

@@ -40,7 +40,8 @@ class Recipe:
         warmup_steps, decay_steps: the learning rate rises linearly, stays, and falls linearly to zero at the end. A run
             can therefore be ended at any time by resuming it with fewer `steps`.
         learning_rate, weight_decay, betas, clip: AdamW and the largest norm of a gradient.
-        matching_weight: weight of the helper loss on the tokens halfway through the fusion; 0 leaves it out.
+        matching_weight: weight of the helper loss on the tokens halfway through the fusion.
+        camera_weight: weight of the helper loss on the cameras.
         matching_width: channels in which tokens are compared.
         bf16: compute products in bfloat16; weights, norms and the loss stay in float32.
         image_size: longer side of pictures that the trained model should be given.
@@ -60,6 +61,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     matching_weight: float = 0.2
+    camera_weight: float = 0.5
     matching_width: int = 64
     bf16: bool = True
     seed: int = 0
@@ -88,6 +90,7 @@ SMALL_NETWORK = Fast3RConfig(
     head_last_features=16,
     fusion_attention="alternating",
     fusion_positions=True,
+    fusion_coordinates=True,
     fusion_qk_norm=True,
 )
 LOW_SIZES = [(64, 80), (80, 64), (72, 72), (56, 96)]
