@@ -177,12 +177,12 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct a made-up world and compare the result with the exact truth."""
-    from manyview.app.console import print_json, progress_bars
-    from manyview.app.demo import run_demo, show_demo
+    from manyview.app.console import print_json, progress_bars, show_demo
+    from manyview.app.demo import run_demo
 
     with progress_bars(quiet=as_json) as progress:
         result = run_demo(output, model=model, progress=progress)
-    print_json(result.figures()) if as_json else show_demo(result)
+    print_json(result.figures) if as_json else show_demo(result.figures, result.files, result.seconds)
 
 
 @app.command()

@@ -135,3 +135,20 @@ def show_error(error: ManyviewError) -> None:
         console.print(f"[bold]hint[/bold]  {escape(error.hint)}", soft_wrap=True, highlight=False)
     if logging.getLogger("manyview").isEnabledFor(logging.DEBUG):
         console.print_exception()
+
+
+def show_demo(figures: dict[str, float | None], files: Sequence[Path], seconds: float) -> None:
+    """The demonstration's errors against the exact truth, what was written, and what to do next."""
+    console = Console(stderr=True)
+    console.print("\nA made-up world that the model has never seen, reconstructed from its photos alone; errors against the truth:")
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), "none" if value is None else f"{value:.3g}")
+    console.print(table)
+    console.print(f"[bold]{seconds:.1f} s[/bold] in all, loading included")
+    show_files(files)
+    folder = files[0].parent.parent if files else Path()
+    picture = next((file for file in files if file.name == "picture.png"), None)
+    console.print(f"\nLook at the picture:      {escape(str(picture))}", soft_wrap=True, highlight=False)
+    console.print(f"Turn it in the browser:   manyview view {escape(str(folder))}", soft_wrap=True, highlight=False)
+    console.print("Your own photos or video: manyview reconstruct PHOTOS -o out", highlight=False)

@@ -34,7 +34,7 @@ __all__ = [
 ColourBy = Literal["picture", "confidence", "view"]
 
 MOST_PERCENTILE = 95.0  # beyond it hardly any point is left
-BOX_SAMPLE = 100_000  # points that the scene's box is estimated from: percentiles of more change nothing visible
+SAMPLE = 100_000  # pixels that percentiles over all views are estimated from: more would change nothing visible
 THUMBNAIL_SIDE = 192  # pixels: enough for a picture that fills a tenth of the screen
 
 
@@ -161,10 +161,12 @@ def confidence_range(scene: Scene) -> tuple[float, float]:
     It is one range for all views, so that colours can be compared; single pixels of enormous confidence would make
     everything else blue.
     """
-    values = np.concatenate([np.zeros(0, np.float32), *(view.confidence[view.valid] for view in scene.views)])
+    share = SAMPLE // max(len(scene.views), 1)
+    samples = [_thinned(view.confidence[view.valid], share) for view in scene.views]
+    values = np.concatenate([np.zeros(0, np.float32), *samples])
     if not values.size:
         return 1.0, 1.0
-    low, high = np.percentile(_thinned(values), (2, 98))
+    low, high = np.percentile(values, (2, 98))
     return float(low), float(high)
 
 
@@ -195,7 +197,7 @@ def scene_box(scene: Scene) -> SceneBox:
     the box is of size 1 about the origin.
     """
     used = [view for view in scene.views if view.status != "camera_not_found"]
-    points = [_thinned(view.points[view.valid], BOX_SAMPLE // max(len(used), 1)) for view in used]
+    points = [_thinned(view.points[view.valid], SAMPLE // max(len(used), 1)) for view in used]
     places = np.concatenate([np.zeros((0, 3), np.float32), *points]).astype(np.float64)
     if not len(places):
         places = np.array([view.camera.centre for view in used if view.camera is not None]).reshape(-1, 3)
@@ -206,7 +208,7 @@ def scene_box(scene: Scene) -> SceneBox:
     return SceneBox(centre=centre, size=size if size > 0 else 1.0)
 
 
-def _thinned(values: np.ndarray, most: int = BOX_SAMPLE) -> np.ndarray:
+def _thinned(values: np.ndarray, most: int) -> np.ndarray:
     """Every k-th entry, so that at most about `most` are left."""
     return values[:: max(1, math.ceil(len(values) / max(most, 1)))]
 

@@ -18,7 +18,7 @@ from manyview.networks.pointmaps import Pointmaps
 from manyview.training.cameras import CameraLoss, true_cameras
 from manyview.training.data import on_device, stream, targets
 from manyview.training.losses import PointmapLoss, fast3r_loss
-from manyview.training.matching import MatchingLoss, token_matches
+from manyview.training.matching import MatchingLoss, PlaceLoss, token_matches
 from manyview.training.recipes import Recipe
 from manyview.worlds import WorldBatch
 
@@ -31,7 +31,7 @@ class Run:
     """What a training run holds between two steps; saved whole."""
 
     network: Fast3R
-    helpers: nn.ModuleDict  # "matching" and "camera": losses with weights of their own
+    helpers: nn.ModuleDict  # "matching", "place" and "camera": losses with weights of their own
     optimiser: torch.optim.AdamW
     step: int = 0
     scenes: int = 0
@@ -145,7 +145,8 @@ def start(recipe: Recipe, device: str) -> Run:
         torch.manual_seed(recipe.seed)
         network = Fast3R(recipe.network).to(device)
         dim = recipe.network.fusion_dim
-        helpers = nn.ModuleDict({"matching": MatchingLoss(dim, recipe.matching_width), "camera": CameraLoss(dim)})
+        matching = MatchingLoss(dim, recipe.matching_width)
+        helpers = nn.ModuleDict({"matching": matching, "place": PlaceLoss(dim), "camera": CameraLoss(dim)})
     parameters = [*network.parameters(), *helpers.to(device).parameters()]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
@@ -162,9 +163,13 @@ def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=recipe.bf16):
         predicted, hooked = forward_with_tokens(network, batch.images * 2 - 1, seed=run.step)
     loss = fast3r_loss(predicted, targets(batch))
-    matching = run.helpers["matching"](hooked[1], token_matches(batch, recipe.network.patch_size))
-    camera = run.helpers["camera"](hooked[3], true_cameras(batch))
-    total = loss.total + recipe.matching_weight * matching + recipe.camera_weight * camera
+    matches = token_matches(batch, recipe.network.patch_size)
+    helpers = {
+        "matching": run.helpers["matching"](hooked[1], matches),
+        "place": run.helpers["place"](hooked[2], matches),
+        "camera": run.helpers["camera"](hooked[3], true_cameras(batch)),
+    }
+    total = loss.total + sum(getattr(recipe, f"{name}_weight") * value for name, value in helpers.items())
     if not torch.isfinite(total):
         raise ManyviewError(f"the loss of step {run.step} is {total.item()}", hint="Lower the learning rate, or resume.")
     run.optimiser.zero_grad()
@@ -173,7 +178,7 @@ def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
     run.optimiser.step()
     run.step += 1
     run.scenes += len(batch.images)
-    return summary(loss, matching, camera, norm)
+    return summary(loss, helpers, norm)
 
 
 def forward_with_tokens(network: Fast3R, images: Tensor, seed: int) -> tuple[Pointmaps, list[Tensor]]:
@@ -197,15 +202,14 @@ def forward_with_tokens(network: Fast3R, images: Tensor, seed: int) -> tuple[Poi
     return predicted, [tokens.unflatten(1, (views, -1)) for tokens in hooked]
 
 
-def summary(loss: PointmapLoss, matching: Tensor, camera: Tensor, norm: Tensor) -> dict[str, float]:
+def summary(loss: PointmapLoss, helpers: dict[str, Tensor], norm: Tensor) -> dict[str, float]:
     """The numbers of a step."""
     return {
         "loss": loss.total.item(),
         "global_error": loss.global_error.mean().item(),
         "other_views_global_error": loss.global_error[1:].mean().item(),
         "local_error": loss.local_error.mean().item(),
-        "matching": matching.item(),
-        "camera": camera.item(),
+        **{name: value.item() for name, value in helpers.items()},
         "gradient_norm": norm.item(),
     }
 

@@ -40,8 +40,8 @@ class Recipe:
         warmup_steps, decay_steps: the learning rate rises linearly, stays, and falls linearly to zero at the end. A run
             can therefore be ended at any time by resuming it with fewer `steps`.
         learning_rate, weight_decay, betas, clip: AdamW and the largest norm of a gradient.
-        matching_weight: weight of the helper loss on the tokens halfway through the fusion.
-        camera_weight: weight of the helper loss on the cameras.
+        matching_weight, place_weight, camera_weight: weights of the helper losses (`matching`, `cameras`) on the tokens
+            at one half, three quarters and the end of the fusion.
         matching_width: channels in which tokens are compared.
         bf16: compute products in bfloat16; weights, norms and the loss stay in float32.
         image_size: longer side of pictures that the trained model should be given.
@@ -61,6 +61,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     matching_weight: float = 0.2
+    place_weight: float = 1.0
     camera_weight: float = 0.5
     matching_width: int = 64
     bf16: bool = True
@@ -106,10 +107,10 @@ def small() -> Recipe:
         network=SMALL_NETWORK,
         steps=40_000,
         stages=[
-            Stage(until=1200, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.8)),
-            Stage(until=3000, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=1.0)),
-            Stage(until=7000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.2)),
-            Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 4, 6], images=20, worlds=WorldSettings(spread=1.4)),
+            Stage(until=3700, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.4)),
+            Stage(until=4500, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=0.7)),
+            Stage(until=7000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.0)),
+            Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 4, 6], images=20, worlds=WorldSettings(spread=1.2)),
         ],
     )
 
