@@ -138,7 +138,8 @@ def compare(case: str, repeats: int, runs: int) -> dict[str, object]:
 def hardware() -> dict[str, object]:
     import torch
 
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": len(names),

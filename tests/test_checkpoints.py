@@ -14,8 +14,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_fast3r_network import SMALLEST, random_images, random_network
-from weights import TINY_OFFICIAL, manifest
 
 from manyview.errors import WeightsError
 from manyview.networks import from_official
@@ -26,6 +24,8 @@ from manyview.networks.checkpoints.model_file import ModelInfo, save_model
 from manyview.networks.checkpoints.names import to_official
 from manyview.networks.checkpoints.restricted import load_pickled
 from manyview.networks.fast3r import Fast3RConfig
+from test_fast3r_network import SMALLEST, random_images, random_network
+from weights import TINY_OFFICIAL, manifest
 
 SMALLEST_OFFICIAL = {
     "encoder_args": {**TINY_OFFICIAL["encoder_args"], "embed_dim": 32, "num_heads": 2, "depth": 1},
@@ -45,7 +45,9 @@ def official_weights() -> dict[str, torch.Tensor]:
     network = random_network(fast3r_config(SMALLEST_OFFICIAL))
     own = network.state_dict()
     return {
-        name: (own[ours][..., None, None] if is_projection(name) and own[ours].ndim == 2 else own[ours]).clone(memory_format=torch.contiguous_format)
+        name: (own[ours][..., None, None] if is_projection(name) and own[ours].ndim == 2 else own[ours]).clone(
+            memory_format=torch.contiguous_format
+        )
         for ours, name in to_official(own, FAST3R_NAMES).items()
     }
 
@@ -262,7 +264,9 @@ class Dangerous:
         return (eval, ("open('danger', 'w')",))
 
 
-@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w, "args": argparse.Namespace(lr=1)}, lambda w: {"state_dict": w}])
+@pytest.mark.parametrize(
+    "wrap", [lambda w: w, lambda w: {"model": w, "args": argparse.Namespace(lr=1)}, lambda w: {"state_dict": w}]
+)
 def test_pickled_weights_convert_to_a_file_that_loads(tmp_path, wrap, expected):
     torch.save(wrap(official_weights()), tmp_path / "official.pth")
     (tmp_path / "config.json").write_text(json.dumps(SMALLEST_OFFICIAL))

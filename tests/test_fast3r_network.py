@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from weights import TINY_OFFICIAL, rule_image, rule_weights
 
 from manyview.networks import from_official
 from manyview.networks.fast3r import Economy, Fast3R, Fast3RConfig, Layout
 from manyview.networks.layers.view_index import draw_ids, index_embedding, index_pool, sequential_ids
 from manyview.networks.reference import fast3r_reference, transformer_block
+from weights import TINY_OFFICIAL, rule_image, rule_weights
 
 KINDS = {
     "pts3d_in_other_view": "points",
@@ -210,7 +210,9 @@ def test_more_than_a_thousand_views_run():
 
 
 # ---------------------------------------------------------------- the fast path
-@pytest.mark.parametrize("sizes", [[(16, 24)], [(16, 24)] * 5, [(24, 16), (24, 16), (16, 16), (24, 16)], [(24, 40)] * 2])
+@pytest.mark.parametrize(
+    "sizes", [[(16, 24)], [(16, 24)] * 5, [(24, 16), (24, 16), (16, 16), (24, 16)], [(24, 40)] * 2]
+)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_fast_path_equals_the_readable_one(sizes, batch):
     network, images = random_network(), random_images(sizes, batch)
@@ -227,7 +229,9 @@ def test_fast_path_equals_the_readable_one_with_patches_of_16_and_scaled_attenti
         assert_same(network(images, view_ids=ids), fast3r_reference(network, images, ids))
 
 
-@pytest.mark.parametrize("economy", [Economy(encoder_images=1, head_images=1), Economy(encoder_images=3, head_images=2)])
+@pytest.mark.parametrize(
+    "economy", [Economy(encoder_images=1, head_images=1), Economy(encoder_images=3, head_images=2)]
+)
 def test_cutting_up_the_work_does_not_change_the_result(economy):
     network, images = random_network(), random_images([(16, 24)] * 4 + [(24, 16)], batch=2)
     with torch.inference_mode():
@@ -248,7 +252,9 @@ def test_only_narrow_maps_of_the_hooked_depths_are_kept():
         assert [m.shape[-1] for m in maps] == list(SMALLEST.head_widths)
 
 
-@pytest.mark.parametrize("options", [{"fusion_attention": "alternating"}, {"fusion_positions": True}, {"fusion_qk_norm": True}])
+@pytest.mark.parametrize(
+    "options", [{"fusion_attention": "alternating"}, {"fusion_positions": True}, {"fusion_qk_norm": True}]
+)
 def test_options_of_the_fusion_change_the_result_and_keep_the_shapes(options):
     images = random_images([(16, 24), (24, 16), (24, 16)])
     with torch.inference_mode():

@@ -39,7 +39,9 @@ def test_loss_and_its_terms_equal_the_reference(shared, consistent):
     tag = "localscaleconsistent_" if consistent else ""
     predicted, targets, _ = read(gold)
     loss = fast3r_loss(predicted, targets, local_scale_consistent=consistent)
-    np.testing.assert_allclose(loss.total.item(), gold["loss_localscaleconsistent" if consistent else "loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        loss.total.item(), gold["loss_localscaleconsistent" if consistent else "loss"], rtol=1e-5
+    )
     for v in VIEWS:
         for kind, error, term in (
             ("global", loss.global_error, loss.global_confident),
@@ -91,5 +93,7 @@ def test_a_perfect_prediction_of_any_scale_has_no_error():
         local_confidence=[torch.ones(2, 4, 5)] * 2,
     )
     valid = [torch.ones(2, 4, 5, dtype=torch.bool)] * 2
-    loss = fast3r_loss(predicted, Targets(points=points, valid=valid, world_from_camera=[torch.eye(4).expand(2, 4, 4)] * 2))
+    loss = fast3r_loss(
+        predicted, Targets(points=points, valid=valid, world_from_camera=[torch.eye(4).expand(2, 4, 4)] * 2)
+    )
     assert loss.total.item() == pytest.approx(0, abs=1e-5)

@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_checkpoints import INFO
-from test_fast3r_network import random_network
 
 import manyview
 from manyview.errors import DeviceError, InputError, NoValidImagesError, WeightsError
@@ -19,6 +17,8 @@ from manyview.methods.devices import choose_device, choose_dtype, climb_down, la
 from manyview.methods.fast3r import Fast3ROptions, Maps, place_views
 from manyview.methods.model import Model
 from manyview.worlds import WorldSettings, render_worlds
+from test_checkpoints import INFO
+from test_fast3r_network import random_network
 
 SIZE = (64, 80)
 STILL = WorldSettings(rooms=1.0, focal_jitter=0.0)
@@ -96,7 +96,9 @@ def test_given_intrinsics_are_used_as_they_are(world, pictures):
     for given in (K[0], K):
         placed = place_views(views_of(pictures), true_maps(world), known_K=given)
         np.testing.assert_array_equal(placed[3].camera.K, np.broadcast_to(given, (4, 3, 3))[3])
-        assert evaluate_poses(cameras_of(placed), world.world_from_camera[0].double().numpy()).median_rotation_error < 0.1
+        assert (
+            evaluate_poses(cameras_of(placed), world.world_from_camera[0].double().numpy()).median_rotation_error < 0.1
+        )
     with pytest.raises(InputError, match=r"\(2, 3, 3\) for 4 views"):
         place_views(views_of(pictures), true_maps(world), known_K=K[:2])
 
@@ -113,7 +115,9 @@ def test_views_of_other_sizes_do_not_inherit_the_first_views_focal_length(world,
     enlarged = [*pictures[:2], *(np.repeat(np.repeat(p, 2, axis=0), 2, axis=1) for p in pictures[2:])]
     placed = place_views(views_of(enlarged), true_maps(world))
     focal = float(world.K[0, 0, 0, 0])
-    np.testing.assert_allclose([view.camera.K[0, 0] for view in placed], [focal, focal, 2 * focal, 2 * focal], rtol=0.03)
+    np.testing.assert_allclose(
+        [view.camera.K[0, 0] for view in placed], [focal, focal, 2 * focal, 2 * focal], rtol=0.03
+    )
 
 
 def test_global_points_can_be_asked_for(world, pictures):
@@ -163,7 +167,10 @@ def test_a_lost_first_view_is_said_and_the_others_stay(world, pictures, model):
     maps[0] = replace_points(maps[0], np.full((*SIZE, 3), np.nan))
     placed = place_views(views_of(pictures), maps, known_K=world.K[0].double().numpy())
     assert placed[0].camera is None
-    assert evaluate_poses(cameras_of(placed[1:]), world.world_from_camera[0, 1:].double().numpy()).median_rotation_error < 0.5
+    assert (
+        evaluate_poses(cameras_of(placed[1:]), world.world_from_camera[0, 1:].double().numpy()).median_rotation_error
+        < 0.5
+    )
 
 
 def test_low_confidence_is_flagged(world, pictures):
@@ -275,10 +282,8 @@ def test_a_hundred_views_are_placed_in_three_seconds():
     world = render_worlds([5], 4, (224, 224), STILL)
     pictures = list((world.images[0].permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)) * 25
     views = load_views(pictures, size=224, square_ok=True)
-    size = (224, 224)
     maps = true_maps(world, size=(224, 224)) * 25
     start = time.perf_counter()
     placed = place_views(views, maps)
     assert time.perf_counter() - start < 6
     assert all(view.status == "used" for view in placed)
-

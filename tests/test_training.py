@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_fast3r_network import SMALLEST
 
 from manyview.errors import InputError, ManyviewError, WeightsError
 from manyview.networks.checkpoints.find import find_network
@@ -17,11 +16,15 @@ from manyview.training.loop import Pace, forward_with_tokens, read_log, start, t
 from manyview.training.matching import NOT_SEEN, MatchingLoss, PlaceLoss, token_matches
 from manyview.training.recipes import Recipe, Stage, named_recipe
 from manyview.worlds import WorldSettings, render_worlds
+from test_fast3r_network import SMALLEST
 
 TINY = Recipe(
     name="tiny", description="for tests", image_size=32, network=SMALLEST, steps=4, warmup_steps=1, decay_steps=2,
     learning_rate=2e-3, bf16=False,
-    stages=[Stage(until=2, sizes=[(24, 32)], views=[2], images=4), Stage(until=4, sizes=[(32, 24)], views=[3], images=6)],
+    stages=[
+        Stage(until=2, sizes=[(24, 32)], views=[2], images=4),
+        Stage(until=4, sizes=[(32, 24)], views=[3], images=6),
+    ],
 )  # fmt: skip
 PACE = Pace(log=1, save=1, evaluate=2)
 

@@ -53,7 +53,7 @@ TINY_OFFICIAL = {
 def rule_weight(name: str, shape: list[int]) -> torch.Tensor:
     """The value of a weight by its name alone."""
     alias = re.sub(r"layer(\d)_rn", lambda match: f"layer_rn.{int(match[1]) - 1}", name)
-    z = np.random.RandomState(zlib.crc32(alias.encode())).standard_normal(shape).astype(np.float32)  # noqa: NPY002
+    z = np.random.RandomState(zlib.crc32(alias.encode())).standard_normal(shape).astype(np.float32)
     if len(shape) >= 2:
         z = z / np.sqrt(np.float32(np.prod(shape[1:]))) * np.float32(0.2 if name.endswith(".dpt.head.4.weight") else 1)
     else:
@@ -73,5 +73,5 @@ def rule_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def rule_image(view: int, height: int, width: int, sample: int = 0) -> torch.Tensor:
     """(1, 3, H, W) in [-1, 1]."""
-    state = np.random.RandomState(1000 + view + 100 * sample)  # noqa: NPY002
+    state = np.random.RandomState(1000 + view + 100 * sample)
     return torch.from_numpy(state.uniform(-1, 1, (1, 3, height, width)).astype(np.float32))

@@ -108,7 +108,9 @@ def reconstruct(
 def view(
     scene: Annotated[Path, typer.Argument(help="A folder that `reconstruct` wrote.")],
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; the default cannot be reached from outside.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default cannot be reached from outside.")
+    ] = "127.0.0.1",
 ) -> None:
     """Look at a scene in the browser."""
     from manyview.app.viewer import view as show

@@ -140,7 +140,7 @@ def show_error(error: ManyviewError) -> None:
 def show_demo(figures: dict[str, float | None], files: Sequence[Path], seconds: float) -> None:
     """The demonstration's errors against the exact truth, what was written, and what to do next."""
     console = Console(stderr=True)
-    console.print("\nA made-up world that the model has never seen, reconstructed from its photos alone; errors against the truth:")
+    console.print("\nA made-up world that the model has never seen, from its photos alone; errors against the truth:")
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in figures.items():
         table.add_row(name.replace("_", " "), "none" if value is None else f"{value:.3g}")

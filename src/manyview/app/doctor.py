@@ -14,7 +14,19 @@ from manyview.networks.checkpoints.find import packaged_models
 from manyview.networks.layers.matmul import onednn_is_exact
 
 OPTIONAL = {"viser": 'the viewer: pip install "manyview[app]"', "gsplat": "splats on CUDA: pip install gsplat"}
-REQUIRED = ("torch", "numpy", "PIL", "pillow_heif", "av", "cv2", "scipy", "safetensors", "huggingface_hub", "pycolmap", "trimesh")
+REQUIRED = (
+    "torch",
+    "numpy",
+    "PIL",
+    "pillow_heif",
+    "av",
+    "cv2",
+    "scipy",
+    "safetensors",
+    "huggingface_hub",
+    "pycolmap",
+    "trimesh",
+)
 
 
 def examine() -> dict[str, str]:

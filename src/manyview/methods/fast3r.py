@@ -1,9 +1,9 @@
 """Fast3R: views -> `Scene`. What is run in which order; the arithmetic is in `networks` and `geometry`.
 
-    network -> global and local pointmaps
-      focal length     one for all views of a size (or one a view, or given)
-      a view at a time local map onto global map (similarity), camera by PnP-RANSAC, depth, status
-      world            = the first camera
+network -> global and local pointmaps
+  focal length     one for all views of a size (or one a view, or given)
+  a view at a time local map onto global map (similarity), camera by PnP-RANSAC, depth, status
+  world            = the first camera
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Maps:
 def place_views(
     views: Views,
     maps: Sequence[Maps],
-    options: Fast3ROptions = Fast3ROptions(),  # noqa: B008 (frozen dataclass)
+    options: Fast3ROptions = Fast3ROptions(),
     *,
     known_K: np.ndarray | None = None,
     progress: Progress | None = None,
@@ -111,7 +111,9 @@ def _focal_a_view(views: Views, maps: Sequence[Maps], kind: Literal["shared", "p
     """Focal length of each view in its original pixels."""
     if kind == "per_view":
         return [_local_focal(v, m) for v, m in zip(views, maps, strict=True)]
-    shared: dict[tuple[int, int], float] = {views[0].original_size: _focal(views[0], maps[0].points, maps[0].confidence)}
+    shared: dict[tuple[int, int], float] = {
+        views[0].original_size: _focal(views[0], maps[0].points, maps[0].confidence)
+    }
     for size in dict.fromkeys(view.original_size for view in views):
         if size not in shared:
             shared[size] = float(
@@ -178,7 +180,9 @@ def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> Sce
     use_local = options.points == "local" and aligned is not None
     points = aligned.apply(maps.local_points) if use_local and aligned is not None else maps.points
     local_scale = aligned.scale if aligned is not None else 1.0
-    in_camera = maps.local_points * local_scale if camera is None else transform_points(camera.camera_from_world, points)
+    in_camera = (
+        maps.local_points * local_scale if camera is None else transform_points(camera.camera_from_world, points)
+    )
     return SceneView.masked(
         depth=in_camera[..., 2],
         points=points,
@@ -205,7 +209,10 @@ def judge(found: PnpResult | None, maps: Maps, is_aligned: bool) -> tuple[ViewSt
     if surest < LEAST_CONFIDENCE:
         return "low_confidence", f"highest confidence {surest:.2f}, expected at least {LEAST_CONFIDENCE}"
     if found.inlier_ratio < LEAST_INLIERS:
-        return "low_confidence", f"the camera explains {found.inlier_ratio:.0%} of the points, expected {LEAST_INLIERS:.0%}"
+        return (
+            "low_confidence",
+            f"the camera explains {found.inlier_ratio:.0%} of the points, expected {LEAST_INLIERS:.0%}",
+        )
     if not is_aligned:
         return "low_confidence", "the view's own map does not fit its place in the scene"
     return "used", ""
@@ -226,4 +233,3 @@ def _moved(view: SceneView, motion: np.ndarray, *, is_first: bool) -> SceneView:
         return replace(view, points=points)
     matrix = np.eye(4) if is_first else motion @ view.camera.world_from_camera  # exactly the identity, not nearly
     return replace(view, points=points, camera=replace(view.camera, world_from_camera=matrix))
-

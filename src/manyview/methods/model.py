@@ -14,6 +14,7 @@ import torch
 
 import manyview
 from manyview.images import Fit, Inputs, Progress, Views, load_views, to_network_tensor
+from manyview.images.sources import find_sources
 from manyview.methods.devices import DtypeName, Rung, block_progress, choose_device, choose_dtype, climb_down
 from manyview.methods.fast3r import Fast3ROptions, Maps, place_views
 from manyview.networks.checkpoints.find import DEFAULT_MODEL, find_network
@@ -176,6 +177,7 @@ def reconstruct(
     Raises:
         InputError, NoValidImagesError, WeightsError, DeviceError.
     """
+    find_sources(inputs)  # what is missing is said before gigabytes are loaded
     loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype)
     return loaded.reconstruct(
         inputs,

@@ -131,7 +131,7 @@ class Layout:
 class Fast3R(nn.Module):
     """N images of a scene -> `Pointmaps`, in one forward pass."""
 
-    def __init__(self, config: Fast3RConfig = Fast3RConfig()) -> None:  # noqa: B008 (frozen dataclass)
+    def __init__(self, config: Fast3RConfig = Fast3RConfig()) -> None:
         super().__init__()
         self.config = config
         self.encoder = VisionTransformer(
@@ -164,7 +164,7 @@ class Fast3R(nn.Module):
         view_ids: Tensor | None = None,
         seed: int = 0,
         stored_upright: Tensor | None = None,
-        economy: Economy = Economy(),  # noqa: B008 (frozen dataclass)
+        economy: Economy = Economy(),
     ) -> Pointmaps:
         """Predict points and confidence for every pixel of every view.
 
@@ -181,8 +181,12 @@ class Fast3R(nn.Module):
         """
         images = list(images.unbind(1)) if isinstance(images, Tensor) else list(images)
         self._check(images)
-        upright = torch.ones(len(images[0]), len(images), dtype=torch.bool) if stored_upright is None else stored_upright
-        layout = Layout(tuple((i.shape[-2] // self.config.patch_size, i.shape[-1] // self.config.patch_size) for i in images))
+        upright = (
+            torch.ones(len(images[0]), len(images), dtype=torch.bool) if stored_upright is None else stored_upright
+        )
+        layout = Layout(
+            tuple((i.shape[-2] // self.config.patch_size, i.shape[-1] // self.config.patch_size) for i in images)
+        )
         if view_ids is None:
             view_ids = self.choose_ids(len(images[0]), len(images), seed)
 
@@ -328,11 +332,15 @@ def in_natural_orientation(encoder: Callable[[Tensor], Tensor], images: Tensor, 
     """
     if bool(upright.all()):
         return encoder(images)
-    tokens = [encoder(image if flag else image.mT) for image, flag in zip(images.split(1), upright.tolist(), strict=True)]
+    tokens = [
+        encoder(image if flag else image.mT) for image, flag in zip(images.split(1), upright.tolist(), strict=True)
+    ]
     return torch.cat(tokens)
 
 
-def head_in_natural_orientation(head: DPTHead, maps: Sequence[Tensor], grid: tuple[int, int], upright: Tensor) -> Tensor:
+def head_in_natural_orientation(
+    head: DPTHead, maps: Sequence[Tensor], grid: tuple[int, int], upright: Tensor
+) -> Tensor:
     """Run a head on B views of which the not `upright` ones are portraits; their results are transposed back."""
     if bool(upright.all()):
         return head(maps, grid)

@@ -21,7 +21,12 @@ from manyview.networks.pointmaps import Pointmaps
 def fast3r_reference(network: Fast3R, images: Sequence[Tensor], view_ids: Tensor) -> Pointmaps:
     """N x (B, 3, H, W), (B, N) rows of the index table -> the same `Pointmaps` as `network(images, view_ids=...)`."""
     config = network.config
-    if config.fusion_attention != "joint" or config.fusion_positions or config.fusion_coordinates or config.fusion_qk_norm:
+    if (
+        config.fusion_attention != "joint"
+        or config.fusion_positions
+        or config.fusion_coordinates
+        or config.fusion_qk_norm
+    ):
         raise ValueError("the reference path computes the published network only; this one has fusion options")
     encoded = [encode(network, image) for image in images]
     lengths = [tokens.shape[1] for tokens in encoded]
@@ -42,9 +47,7 @@ def fast3r_reference(network: Fast3R, images: Sequence[Tensor], view_ids: Tensor
 def encode(network: Fast3R, image: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, h * w, encoder_dim)."""
     encoder, config = network.encoder, network.config
-    patches = F.conv2d(
-        image, encoder.patch_embedding.weight, encoder.patch_embedding.bias, stride=config.patch_size
-    )
+    patches = F.conv2d(image, encoder.patch_embedding.weight, encoder.patch_embedding.bias, stride=config.patch_size)
     height, width = patches.shape[-2:]
     tokens = patches.flatten(2).mT
     y = torch.arange(height).repeat_interleave(width)
@@ -125,11 +128,12 @@ def dense_prediction(head: DPTHead, maps: Sequence[Tensor], grid: tuple[int, int
     for level, tokens in enumerate(maps):
         feature = tokens.mT.unflatten(-1, grid)
         projection = head.projections[level]
+        assert isinstance(projection, nn.Linear)
         feature = F.conv2d(feature, projection.weight[..., None, None], projection.bias)
         scales.append(head.narrow[level](head.resample[level](feature)))
-    fused = refine(head.refine[3], scales[3])[..., : grid[0], : grid[1]]
+    fused = refine(head.refinement(3), scales[3])[..., : grid[0], : grid[1]]
     for level in (2, 1, 0):
-        fused = refine(head.refine[level], fused, scales[level])
+        fused = refine(head.refinement(level), fused, scales[level])
     fused = head.output[0](fused)
     if head.patch_size != 8:
         fused = F.interpolate(fused, scale_factor=head.patch_size / 8, mode="bilinear", align_corners=True)

@@ -85,7 +85,7 @@ def train(
     recipe: Recipe,
     folder: Path,
     *,
-    pace: Pace = Pace(),  # noqa: B008 (frozen dataclass)
+    pace: Pace = Pace(),
     evaluate: Evaluate | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> Fast3R:
@@ -171,7 +171,9 @@ def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
     }
     total = loss.total + sum(getattr(recipe, f"{name}_weight") * value for name, value in helpers.items())
     if not torch.isfinite(total):
-        raise ManyviewError(f"the loss of step {run.step} is {total.item()}", hint="Lower the learning rate, or resume.")
+        raise ManyviewError(
+            f"the loss of step {run.step} is {total.item()}", hint="Lower the learning rate, or resume."
+        )
     run.optimiser.zero_grad()
     total.backward()
     norm = nn.utils.clip_grad_norm_([*network.parameters(), *run.helpers.parameters()], recipe.clip)

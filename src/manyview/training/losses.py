@@ -69,7 +69,9 @@ def fast3r_loss(predicted: Pointmaps, targets: Targets, *, local_scale_consisten
     got_local = [points.float() for points in predicted.local_points]
 
     got_scale, truth_scale = _scene_scale(got_global, targets.valid), _scene_scale(truth_global, targets.valid)
-    global_distance = _distances(got_global, truth_global, [got_scale] * len(got_global), [truth_scale] * len(got_global))
+    global_distance = _distances(
+        got_global, truth_global, [got_scale] * len(got_global), [truth_scale] * len(got_global)
+    )
     if local_scale_consistent:
         got_scales, truth_scales = [got_scale] * len(got_local), [truth_scale] * len(got_local)
     else:

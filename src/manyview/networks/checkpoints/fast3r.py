@@ -25,9 +25,7 @@ def _block_names(own: str, official: str) -> list[tuple[str, str]]:
 
 def dpt_names(own: str, official: str) -> list[tuple[str, str]]:
     """Names of a DPT head under the prefixes `own` and `official`."""
-    levels = [
-        (f"{own}.projections.{i}", f"{official}.act_postprocess.{i}.0") for i in range(4)
-    ] + [
+    levels = [(f"{own}.projections.{i}", f"{official}.act_postprocess.{i}.0") for i in range(4)] + [
         (f"{own}.resample.{i}", f"{official}.act_postprocess.{i}.1") for i in (0, 1, 3)
     ]
     for i in range(4):

@@ -31,7 +31,9 @@ OFFICIAL_MODELS = {
 }
 
 
-def find_network(name: str | Path, *, revision: str | None = None, endpoint: str | None = None) -> tuple[Fast3R, ModelInfo]:
+def find_network(
+    name: str | Path, *, revision: str | None = None, endpoint: str | None = None
+) -> tuple[Fast3R, ModelInfo]:
     """Load a network in float32 on the CPU.
 
     Args:

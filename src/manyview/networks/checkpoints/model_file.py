@@ -1,6 +1,6 @@
 """Our own model files: one safetensors file that also says what it is.
 
-The header holds the configuration, name, licence and input rules as JSON, so that a file is enough to build the network.
+The header holds configuration, name, licence and input rules as JSON: the file alone is enough to build the network.
 """
 
 from __future__ import annotations

@@ -32,7 +32,11 @@ def load_pickled(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    weights = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    weights = (
+        {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, dict)
+        else {}
+    )
     if not weights:
         raise WeightsError(
             f"{path} holds no weights; expected a dict of tensors, alone or under 'model' or 'state_dict'",
@@ -50,7 +54,7 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: {_first_line(error)}",
-            hint="Only tensors, plain containers and argparse.Namespace are read. Ask its author for a safetensors file.",
+            hint="Only tensors, containers and argparse.Namespace are read. Ask its author for a safetensors file.",
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error

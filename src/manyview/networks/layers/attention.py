@@ -50,9 +50,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tenso
 
 def attend_reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """The same, written out; keeps all T x T weights in memory."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    weights = (q @ k.mT).mul(scale).softmax(dim=-1)
+    weights = (q @ k.mT).mul(factor).softmax(dim=-1)
     return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
 
 

@@ -66,6 +66,12 @@ class DPTHead(nn.Module):
         """
         return self.projections[level](tokens)
 
+    def refinement(self, level: int) -> Refine:
+        """The block that fuses `level` (0 is the finest) with the coarser ones."""
+        block = self.refine[level]
+        assert isinstance(block, Refine)
+        return block
+
     def forward(self, projected: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Four projected token maps (B, h * w, widths[i]) on a grid (h, w) -> (B, channels, h * p, w * p)."""
         maps = [

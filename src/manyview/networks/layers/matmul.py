@@ -8,7 +8,7 @@ own operator is called instead, after a probe has shown that it computes in floa
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 Activation = Literal["none", "gelu"]
 
-# Rounding inputs to bfloat16 or TF32 gives relative errors of 1e-3 or more; float32 sums of this length stay below 1e-6.
+# Inputs rounded to bfloat16 or TF32 give relative errors of 1e-3 or more; float32 sums of this length stay below 1e-6.
 _EXACT_TOLERANCE = 5e-6
 
 
@@ -52,7 +52,7 @@ def _onednn_takes(input: Tensor, weight: Tensor) -> bool:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def onednn_is_exact(dtype: torch.dtype) -> bool:
     """Does oneDNN's linear operator exist here, and does it keep the precision of `dtype`?
 

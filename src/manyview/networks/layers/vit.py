@@ -31,7 +31,8 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, H/p * W/p, dim), tokens row by row."""
         patches = self.patch_embedding(images)
-        positions = rotation(grid_positions(*patches.shape[-2:], images.device), self.head_dim, self.rope_base)
+        height, width = patches.shape[-2:]
+        positions = rotation(grid_positions(height, width, images.device), self.head_dim, self.rope_base)
         tokens = patches.flatten(2).transpose(1, 2).contiguous()
         for block in self.blocks:
             tokens = block(tokens, positions)
