@@ -1,6 +1,6 @@
 """Known intrinsics, one camera's own numbers instead of an estimate; then single arrays of the result.
 
-    python examples/known_cameras.py photos/ FX FY CX CY
+python examples/known_cameras.py photos/ FX FY CX CY
 """
 
 import sys

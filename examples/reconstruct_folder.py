@@ -1,6 +1,6 @@
 """A folder of photos -> cameras and points, in ten lines.
 
-    python examples/reconstruct_folder.py photos/ out/
+python examples/reconstruct_folder.py photos/ out/
 """
 
 import sys

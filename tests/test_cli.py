@@ -82,6 +82,15 @@ def test_a_list_of_photos_keeps_its_order(photos, model, tmp_path):
     assert [view.name for view in manyview.Scene.load(tmp_path / "o").views] == ["2.png", "0.png"]
 
 
+def test_known_intrinsics_are_kept(photos, model, tmp_path):
+    arguments = ["reconstruct", str(photos), "-o", str(tmp_path / "o"), "-m", str(model), "--json"]
+    result = run.invoke(cli.app, [*arguments, "--intrinsics", "70,71,31,23"])
+    assert result.exit_code == 0, result.output
+    for view in manyview.Scene.load(tmp_path / "o").views:
+        if view.camera is not None:
+            assert view.camera.K.tolist() == [[70, 0, 31], [0, 71, 23], [0, 0, 1]]
+
+
 def test_results_are_not_replaced_without_being_asked(photos, model, tmp_path, monkeypatch, capsys):
     arguments = ["reconstruct", str(photos), "-o", str(tmp_path / "o"), "-m", str(model), "--json"]
     assert run.invoke(cli.app, arguments).exit_code == 0
@@ -118,6 +127,7 @@ def test_summary_names_what_was_left_out(photos, model, tmp_path, monkeypatch, c
         (["{photos}", "-m", "no-such-model"], 5, "no model"),
         (["{photos}", "--export", "stl"], 7, "no format 'stl'"),
         (["{photos}", "--fit", "stretch"], 3, "not known"),
+        (["{photos}", "--intrinsics", "1,2"], 3, "FX,FY,CX,CY"),
         (["{photos}", "-m", "{model}", "--device", "cuda:77"], 6, "cannot be used"),
         (["{broken}", "-m", "{model}"], 4, "none of 1 inputs"),
     ],

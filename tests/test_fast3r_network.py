@@ -238,6 +238,14 @@ def test_cutting_up_the_work_does_not_change_the_result(economy):
         assert_same(network(images, economy=economy), network(images))
 
 
+def test_local_head_can_be_left_out():
+    network, images = random_network(), random_images([(16, 24)] * 3)
+    with torch.inference_mode():
+        whole, part = network(images), network(images, local=False)
+    assert part.local_points is None
+    assert torch.equal(part.points[2], whole.points[2])
+
+
 def test_one_tensor_and_a_list_of_tensors_mean_the_same():
     network, images = random_network(), random_images([(16, 24)] * 3, batch=2)
     with torch.inference_mode():
@@ -248,7 +256,8 @@ def test_only_narrow_maps_of_the_hooked_depths_are_kept():
     network, images = random_network(), random_images([(16, 24)] * 3)
     layout = Layout(((2, 3),) * 3)
     encoded = network.encode(images, layout, torch.ones(1, 3, dtype=torch.bool), Economy())
-    for maps in network.fuse(encoded, layout, draw_ids(1, 3, 0)):
+    heads = [network.global_head, network.local_head]
+    for maps in network.fuse(encoded, layout, draw_ids(1, 3, 0), heads):
         assert [m.shape[-1] for m in maps] == list(SMALLEST.head_widths)
 
 

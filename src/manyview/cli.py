@@ -60,6 +60,10 @@ def reconstruct(
     image_size: Annotated[Optional[int], typer.Option(help="Longer side for the network.")] = None,  # noqa: UP045
     fit: Annotated[str, typer.Option(help="crop (as published) or pad (keeps the whole content).")] = "crop",
     focal: Annotated[str, typer.Option(help="shared (one camera) or per_view (mixed cameras).")] = "shared",
+    intrinsics: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Known camera of all photos: FX,FY,CX,CY in pixels of the upright originals."),
+    ] = None,
     fps: Annotated[Optional[float], typer.Option(help="Frames a second from a video.")] = None,  # noqa: UP045
     max_frames: Annotated[Optional[int], typer.Option(help="Most frames from a video.")] = None,  # noqa: UP045
     max_pixels: Annotated[Optional[int], typer.Option(help="Raise the limit for huge pictures.")] = None,  # noqa: UP045
@@ -90,6 +94,7 @@ def reconstruct(
             seed=seed,
             image_size=image_size,
             fit=_one_of("fit", fit, ("crop", "pad")),
+            intrinsics=_intrinsics(intrinsics),
             options=Fast3ROptions(focal=_one_of("focal", focal, ("shared", "per_view"))),
             fps=fps,
             max_frames=max_frames,
@@ -222,6 +227,17 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _intrinsics(text: str | None) -> Any:
+    """ "FX,FY,CX,CY" -> (3, 3) nested list."""
+    if text is None:
+        return None
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--intrinsics {text} is not FX,FY,CX,CY", hint="Four numbers in pixels.") from error
+    return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
 
 
 def _one_of(option: str, value: str | None, allowed: tuple[str | None, ...]) -> Any:

@@ -164,6 +164,7 @@ class Fast3R(nn.Module):
         view_ids: Tensor | None = None,
         seed: int = 0,
         stored_upright: Tensor | None = None,
+        local: bool = True,
         economy: Economy = Economy(),
     ) -> Pointmaps:
         """Predict points and confidence for every pixel of every view.
@@ -174,6 +175,7 @@ class Fast3R(nn.Module):
             seed: for the random rows; equal seeds give equal results.
             stored_upright: (B, N) bool, for batches that mix portrait and landscape in tensors of one (landscape)
                 shape: False marks a portrait picture that is stored transposed. Its results come back transposed too.
+            local: False leaves out the local head and its results.
             economy: how the work is cut up.
 
         Returns:
@@ -191,13 +193,13 @@ class Fast3R(nn.Module):
             view_ids = self.choose_ids(len(images[0]), len(images), seed)
 
         encoded = self.encode(images, layout, upright, economy)
-        global_tokens, local_tokens = self.fuse(encoded, layout, view_ids)
-        points, confidence = self.predict(self.global_head, global_tokens, layout, upright, economy)
-        local_points, local_confidence = self.predict(self.local_head, local_tokens, layout, upright, economy)
+        heads = [self.global_head, self.local_head] if local else [self.global_head]
+        predictions: list[list[Tensor]] = []
+        for head, maps in zip(heads, self.fuse(encoded, layout, view_ids, heads), strict=True):
+            predictions += self.predict(head, maps, layout, upright, economy)
         finish_transfers(economy)
-        return Pointmaps(
-            points=points, confidence=confidence, local_points=local_points, local_confidence=local_confidence
-        )
+        fields = ("points", "confidence", "local_points", "local_confidence")
+        return Pointmaps(**dict(zip(fields, predictions, strict=False)))
 
     def choose_ids(self, batch: int, views: int, seed: int) -> Tensor:
         """(batch, views) rows of the index table; random ones come from `seed` alone."""
@@ -214,18 +216,18 @@ class Fast3R(nn.Module):
             tokens.append(encoded.unflatten(0, (batch, -1)).flatten(1, 2))
         return torch.cat(tokens, dim=1)
 
-    def fuse(self, encoded: Tensor, layout: Layout, view_ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Tokens of all views -> what the two heads need of them: four narrow token maps (B, T, width) each.
+    def fuse(self, encoded: Tensor, layout: Layout, view_ids: Tensor, heads: Sequence[DPTHead]) -> list[list[Tensor]]:
+        """Tokens of all views -> what each head needs of them: four narrow token maps (B, T, width).
 
         Only these are kept of the hooked depths: a head's first 1x1 convolution looks at single tokens.
         """
-        for_global, for_local = [], []
+        maps: list[list[Tensor]] = [[] for _ in heads]
         for depth, tokens in enumerate(self.fusion(encoded, layout, view_ids)):
             if depth in self.config.hooks:
                 level = self.config.hooks.index(depth)
-                for_global.append(self.global_head.project(level, tokens))
-                for_local.append(self.local_head.project(level, tokens))
-        return for_global, for_local
+                for head, kept in zip(heads, maps, strict=True):
+                    kept.append(head.project(level, tokens))
+        return maps
 
     def predict(
         self, head: DPTHead, projected: Sequence[Tensor], layout: Layout, upright: Tensor, economy: Economy
