@@ -93,16 +93,17 @@ def show_summary(figures: dict[str, Any]) -> None:
         table.add_row(f"[bold]{name}[/bold]", escape(value) if name != "time" else value)
     console.print(table)
     for entry in figures["skipped"]:
-        console.print(f"[yellow]skipped[/yellow] {escape(entry['name'])}: {escape(entry['reason'])}")
+        text = f"[yellow]skipped[/yellow] {escape(entry['name'])}: {escape(entry['reason'])}"
+        console.print(text, highlight=False, soft_wrap=True)
     show_few(console, "view", [f"{v['name']}: {v['status']}, {v['reason']}" for v in figures["not_used"]])
     show_few(console, "warning", figures["warnings"])
-    show_few(console, "changed", figures["changes"])
+    show_few(console, "changed", figures["changes"], most=2)
     show_files(figures["files"])
 
 
 def show_few(console: Console, kind: str, lines: Sequence[str], most: int = 6) -> None:
     for line in lines[:most]:
-        console.print(f"[yellow]{kind}[/yellow] {escape(line)}", highlight=False)
+        console.print(f"[yellow]{kind}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
     if len(lines) > most:
         console.print(f"[yellow]{kind}[/yellow] ... and {len(lines) - most} more (all in scene.json)")
 

@@ -32,6 +32,7 @@ from manyview.scene import SceneView, ViewStatus
 
 PNP_POINTS, FOCAL_POINTS = 2000, 4000  # well-spread samples: several times faster than all pixels, as good
 PNP_LIMIT_AT_512 = 5.0  # pixels of reprojection error in a picture of 512 pixels, as published
+SMALLEST_PNP_LIMIT = 2.0  # pixels; small pictures come from small networks, which do not place points any better
 LEAST_CONFIDENCE = 1.5  # a view none of whose points is surer than this is not to be trusted (official demo)
 LEAST_INLIERS = 0.25  # of the points that a camera should explain
 
@@ -163,7 +164,7 @@ def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> Sce
         valid=maps.valid,
         max_points=FOCAL_POINTS,
     )
-    limit = max(1.0, PNP_LIMIT_AT_512 * max(view.size) / 512)
+    limit = max(SMALLEST_PNP_LIMIT, PNP_LIMIT_AT_512 * max(view.size) / 512)
     found = solve_pnp(
         maps.points,
         _network_from_original(view) @ K,
