@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 import manyview
 from manyview import cli
 from manyview.networks.checkpoints.model_file import save_model
-from test_checkpoints import INFO, SMALLEST_OFFICIAL, official_weights
-from test_fast3r_network import random_network
+from toys import INFO, SMALLEST_OFFICIAL, official_weights, random_network
 
 run = CliRunner()
 

@@ -27,7 +27,7 @@ from manyview.evaluation.held_out import Truth, compare_with_truth, photograph_w
 from manyview.scene import Scene
 from manyview.training.data import FIRST_HELD_OUT_SEED
 from scenes import synthetic_scene, with_view, without_camera, without_points
-from test_evaluation_held_out import MOVE, oracle_scene, tiny_model
+from toys import MOVE, oracle_scene, tiny_model
 
 
 def truth_of(scene: Scene) -> Truth:

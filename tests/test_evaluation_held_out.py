@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -28,47 +27,14 @@ from manyview.evaluation.held_out import (
     photograph_world,
     trivial_models,
 )
-from manyview.geometry import Camera, Similarity, pixel_grid
-from manyview.methods.model import Model
+from manyview.geometry import Camera
 from manyview.networks.checkpoints.model_file import save_model
-from manyview.scene import Provenance, Scene, SceneView
-from test_checkpoints import INFO
-from test_fast3r_network import random_network
+from manyview.scene import Scene
+from toys import MOVE, oracle_scene, tiny_model
 
 SIZE = (24, 32)
 SEED = 1 << 40
-MOVE = Similarity(scale=2.5, rotation=Rotation.from_euler("xyz", [1, 2, 3]).as_matrix(), translation=np.arange(3.0))
 HALF = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])  # the network sees pictures of half the size
-
-
-def tiny_model(image_size: int = 32) -> Model:
-    """An untrained network with a seed that puts some points in front of the cameras, so that there is a scene."""
-    return Model(random_network(seed=1), replace(INFO, image_size=image_size), torch.device("cpu"), torch.float32)
-
-
-def oracle_scene(truth: Truth, original_from_network: np.ndarray | None = None) -> Scene:
-    """The truth as a scene, in another world frame and scale."""
-    affine = np.eye(3) if original_from_network is None else original_from_network
-    views = [_oracle_view(camera, depth, affine) for camera, depth in zip(truth.cameras, truth.depth, strict=True)]
-    return Scene(views=views, provenance=Provenance(model="oracle", weights_sha256="", weights_licence="none"))
-
-
-def _oracle_view(camera: Camera, depth: np.ndarray, affine: np.ndarray) -> SceneView:
-    step = round(affine[0, 0])
-    sampled = depth[step // 2 :: step, step // 2 :: step]
-    pixels = pixel_grid(*sampled.shape) @ affine[:2, :2].T + affine[:2, 2]
-    return SceneView.masked(
-        name="",
-        source=None,
-        original_size=depth.shape,
-        original_from_network=affine,
-        image=np.zeros((*sampled.shape, 3), dtype=np.uint8),
-        camera=replace(camera, world_from_camera=MOVE.apply_to_camera(camera.world_from_camera)),
-        depth=sampled * MOVE.scale,
-        points=MOVE.apply(camera.unproject(pixels, sampled)),
-        confidence=np.ones(sampled.shape),
-        valid=sampled > 0,
-    )
 
 
 def change(scene: Scene, index: int, **changes) -> Scene:

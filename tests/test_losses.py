@@ -97,3 +97,43 @@ def test_a_perfect_prediction_of_any_scale_has_no_error():
         predicted, Targets(points=points, valid=valid, world_from_camera=[torch.eye(4).expand(2, 4, 4)] * 2)
     )
     assert loss.total.item() == pytest.approx(0, abs=1e-5)
+
+
+def two_views(points: torch.Tensor, **changes) -> tuple[Pointmaps, Targets]:
+    """Two equal views of points (B, H, W, 3), predicted perfectly unless `changes` say otherwise."""
+    sure = [torch.ones(points.shape[:-1])] * 2
+    maps = {"points": [points] * 2, "confidence": sure, "local_points": [points] * 2, "local_confidence": sure}
+    targets = Targets(
+        points=[points.float()] * 2,
+        valid=[torch.ones(points.shape[:-1], dtype=torch.bool)] * 2,
+        world_from_camera=[torch.eye(4).expand(len(points), 4, 4)] * 2,
+    )
+    return Pointmaps(**{**maps, **changes}), targets
+
+
+def test_a_prediction_without_local_points_is_refused():
+    predicted, targets = two_views(torch.ones(1, 4, 5, 3), local_points=None)
+    with pytest.raises(ValueError, match="needs local points"):
+        fast3r_loss(predicted, targets)
+
+
+def test_predictions_of_zero_give_a_finite_loss():
+    predicted, targets = two_views(torch.ones(1, 4, 5, 3), points=[torch.zeros(1, 4, 5, 3)] * 2)
+    loss = fast3r_loss(predicted, targets)
+    assert loss.global_error.tolist() == pytest.approx([1, 1])  # the distance of normalised truth from the origin
+
+
+def test_the_loss_of_half_precision_predictions_is_computed_in_float32():
+    points = torch.randn(1, 16, 16, 3, generator=torch.Generator().manual_seed(2)).bfloat16()
+    coarse, targets = two_views(points)
+    loss = fast3r_loss(coarse, targets)
+    assert loss.total.dtype == torch.float32
+    assert loss.total.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_confidence_is_rewarded_by_a_fifth_of_its_logarithm():
+    sure = [torch.full((1, 4, 5), 3.0)] * 2
+    predicted, targets = two_views(torch.ones(1, 4, 5, 3), confidence=sure)
+    loss = fast3r_loss(predicted, targets)
+    assert loss.global_confident.tolist() == pytest.approx([-0.2 * np.log(3)] * 2, abs=1e-5)
+    assert loss.total.item() == pytest.approx(-0.1 * np.log(3), abs=1e-5)

@@ -27,6 +27,8 @@ Formats = Annotated[str, typer.Option("--export", help="Of ply,glb,colmap,nerfst
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there (only ours).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Percentile = Annotated[float, typer.Option(help="Leave out this share of each view's least confident points.")]
+LowConfidence = Annotated[bool, typer.Option("--include-low-confidence", help="Export doubtful views, too.")]
+CopyImages = Annotated[bool, typer.Option("--copy-images", help="Copy photos into the exports instead of linking.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 
 
@@ -43,8 +45,20 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import manyview
+
+        typer.echo(manyview.__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def settings(verbose: Verbose = False) -> None:
+def settings(
+    verbose: Verbose = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Photos or a video in; cameras, depth and dense coloured 3D points out."""
     _set_verbose(verbose)
 
 
@@ -68,6 +82,8 @@ def reconstruct(
     max_frames: Annotated[Optional[int], typer.Option(help="Most frames from a video.")] = None,  # noqa: UP045
     max_pixels: Annotated[Optional[int], typer.Option(help="Raise the limit for huge pictures.")] = None,  # noqa: UP045
     percentile: Percentile = 20.0,
+    include_low_confidence: LowConfidence = False,
+    copy_images: CopyImages = False,
     strict: Annotated[bool, typer.Option("--strict", help="An unreadable picture is an error.")] = False,
     dedup: Annotated[bool, typer.Option("--dedup", help="Drop pictures with equal content.")] = False,
     overwrite: Overwrite = False,
@@ -75,14 +91,15 @@ def reconstruct(
     verbose: Verbose = False,
 ) -> None:
     """Reconstruct a scene from photos or a video."""
-    from manyview.app.console import print_json, progress_bars, show_summary, summary
+    from manyview.app.console import print_json, progress_bars, show_summary, summarise
     from manyview.files import refuse_results
     from manyview.methods.fast3r import Fast3ROptions
     from manyview.methods.model import reconstruct as run
-    from manyview.scene import ExportOptions, check_formats
+    from manyview.scene import check_formats
 
     _set_verbose(verbose)
     formats = check_formats(_listed(export))
+    exported = _export_options(percentile, include_low_confidence, copy_images)
     refuse_results(output, overwrite=overwrite)
     start = time.perf_counter()
     with progress_bars(quiet=as_json) as progress:
@@ -103,9 +120,9 @@ def reconstruct(
             dedup=dedup,
             progress=progress,
         )
-    files = scene.export(output, formats, options=ExportOptions(percentile=percentile), overwrite=overwrite)
-    files += scene.save(output, overwrite=overwrite)
-    figures = summary(scene, files, time.perf_counter() - start)
+        progress(0, 1, "writing files")
+        files = scene.write(output, formats, options=exported, overwrite=overwrite)
+    figures = summarise(scene, exported, files, time.perf_counter() - start)
     print_json(figures) if as_json else show_summary(figures)
 
 
@@ -130,14 +147,15 @@ def export(
     formats: Annotated[str, typer.Option("--formats", "-f", help="Comma-separated, as --export of reconstruct.")],
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Default: the same folder.")] = None,  # noqa: UP045
     percentile: Percentile = 20.0,
-    copy_images: Annotated[bool, typer.Option("--copy-images", help="Copy photos instead of linking.")] = False,
+    include_low_confidence: LowConfidence = False,
+    copy_images: CopyImages = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a scene in other formats."""
     from manyview.app.console import show_files
-    from manyview.scene import ExportOptions, Scene
+    from manyview.scene import Scene
 
-    options = ExportOptions(percentile=percentile, link_images="copy" if copy_images else "link")
+    options = _export_options(percentile, include_low_confidence, copy_images)
     show_files(Scene.load(scene).export(output or scene, _listed(formats), options=options, overwrite=overwrite))
 
 
@@ -223,6 +241,16 @@ def doctor(as_json: AsJson = False) -> None:
         return
     for name, finding in facts.items():
         Console().print(f"[bold]{name:<18}[/bold] {escape(finding)}", highlight=False)
+
+
+def _export_options(percentile: float, include_low_confidence: bool, copy_images: bool) -> Any:
+    from manyview.scene import ExportOptions
+
+    return ExportOptions(
+        percentile=percentile,
+        include_low_confidence=include_low_confidence,
+        link_images="copy" if copy_images else "link",
+    )
 
 
 def _listed(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from manyview.errors import ManyviewError
 from manyview.images import Progress as ProgressCallback
-from manyview.scene import Scene
+from manyview.scene import ExportOptions, Scene
 
 
 @contextmanager
@@ -48,57 +49,93 @@ class RateColumn(TextColumn):
     """Finished steps a second."""
 
 
-def summary(scene: Scene, files: Sequence[Path], seconds: float) -> dict[str, Any]:
-    """The figures of a finished reconstruction, ready for JSON."""
-    found = [view for view in scene.views if view.camera is not None]
-    focals = [view.camera.K[0, 0] for view in found if view.camera is not None]
-    return {
-        "views": len(scene.views),
-        "used": sum(view.status == "used" for view in scene.views),
-        "cameras_found": len(found),
-        "skipped": [{"name": name, "reason": reason} for name, reason in scene.skipped],
-        "not_used": [
-            {"name": view.name, "status": view.status, "reason": view.status_reason}
-            for view in scene.views
-            if view.status != "used"
-        ],
-        "focal_pixels": round(float(np.median(focals)), 1) if focals else None,
-        "points": int(sum(view.valid.sum() for view in scene.views if view.status == "used")),
-        "seconds": round(seconds, 2),
-        "seconds_by_part": scene.provenance.seconds,
-        "units": scene.units,
-        "model": scene.provenance.model,
-        "weights_sha256": scene.provenance.weights_sha256,
-        "weights_licence": scene.provenance.weights_licence,
-        "warnings": list(scene.warnings),
-        "changes": list(scene.provenance.changes),
-        "files": [str(path) for path in files],
-    }
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The figures of a finished reconstruction; as JSON with --json.
+
+    Attributes:
+        views, used, cameras_found: counts; a camera of low confidence counts as found but not as used.
+        skipped, not_used: what was left out, in words.
+        focal_pixels: median over the cameras found, in pixels of the originals.
+        points: how many are exported.
+        seconds, seconds_by_part: wall time.
+        files: all that were written.
+    """
+
+    views: int
+    used: int
+    cameras_found: int
+    skipped: list[str]
+    not_used: list[str]
+    focal_pixels: float | None
+    points: int
+    units: str
+    seconds: float
+    seconds_by_part: dict[str, float]
+    model: str
+    weights_sha256: str
+    weights_licence: str
+    warnings: list[str]
+    changes: list[str]
+    files: list[str]
 
 
-def show_summary(figures: dict[str, Any]) -> None:
+def summarise(scene: Scene, options: ExportOptions, files: Sequence[Path], seconds: float) -> Summary:
+    """The figures of `scene` as it was exported with `options`."""
+    focals = [view.camera.K[0, 0] for view in scene.views if view.camera is not None]
+    cloud = scene.point_cloud(
+        percentile=options.percentile,
+        min_confidence=options.min_confidence,
+        include_low_confidence=options.include_low_confidence,
+        max_points=options.max_points,
+        seed=options.seed,
+    )
+    return Summary(
+        views=len(scene.views),
+        used=sum(view.status == "used" for view in scene.views),
+        cameras_found=len(focals),
+        skipped=[f"{name}: {reason}" for name, reason in scene.skipped],
+        not_used=[f"{v.name}: {v.status}, {v.status_reason}" for v in scene.views if v.status != "used"],
+        focal_pixels=round(float(np.median(focals)), 1) if focals else None,
+        points=len(cloud.points),
+        units=scene.units,
+        seconds=round(seconds, 2),
+        seconds_by_part=scene.provenance.seconds,
+        model=scene.provenance.model,
+        weights_sha256=scene.provenance.weights_sha256,
+        weights_licence=scene.provenance.weights_licence,
+        warnings=list(scene.warnings),
+        changes=list(scene.provenance.changes),
+        files=[str(path) for path in files],
+    )
+
+
+def show_summary(figures: Summary) -> None:
     """The summary as a table, with everything that was left out or changed."""
     console = Console(stderr=True)
     table = Table(show_header=False, box=None, padding=(0, 2))
-    focal = figures["focal_pixels"]
-    rows = {
-        "views": f"{figures['used']} of {figures['views']} used, {figures['cameras_found']} cameras found",
-        "focal length": f"{focal} pixels of the originals (median)" if focal else "none",
-        "points": f"{figures['points']:,} in {figures['units']}",
-        "time": f"{figures['seconds']:.1f} s "
-        + escape("(" + ", ".join(f"{part} {t:.1f}" for part, t in figures["seconds_by_part"].items()) + ")"),
-        "model": f"{figures['model']} ({figures['weights_sha256'][:12]}; weights: {figures['weights_licence']})",
-    }
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/bold]", escape(value) if name != "time" else value)
+    focal = f"{figures.focal_pixels} pixels of the originals (median)" if figures.focal_pixels else "none"
+    parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in figures.seconds_by_part.items())
+    for name, value in (
+        ("views", f"{figures.used} of {figures.views} used, {figures.cameras_found} cameras found"),
+        ("focal length", focal),
+        ("points", f"{figures.points:,} exported, in {figures.units}"),
+        ("time", f"{figures.seconds:.1f} s ({parts})"),
+        ("model", f"{figures.model} ({figures.weights_sha256[:12]}; weights: {figures.weights_licence})"),
+    ):
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table)
-    for entry in figures["skipped"]:
-        text = f"[yellow]skipped[/yellow] {escape(entry['name'])}: {escape(entry['reason'])}"
-        console.print(text, highlight=False, soft_wrap=True)
-    show_few(console, "view", [f"{v['name']}: {v['status']}, {v['reason']}" for v in figures["not_used"]])
-    show_few(console, "warning", figures["warnings"])
-    show_few(console, "changed", figures["changes"], most=2)
-    show_files(figures["files"])
+    show_few(console, "skipped", figures.skipped)
+    show_few(console, "view", figures.not_used)
+    show_few(console, "warning", figures.warnings)
+    show_few(console, "changed", figures.changes, most=2)
+    show_files(figures.files)
+    if figures.used < figures.views:
+        console.print(
+            "[bold]hint[/bold]  Views that are not used are left out of the exports; --include-low-confidence keeps "
+            "those with a camera.",
+            soft_wrap=True,
+        )
 
 
 def show_few(console: Console, kind: str, lines: Sequence[str], most: int = 6) -> None:
@@ -124,7 +161,8 @@ def show_files(files: Sequence[str | Path], most: int = 4) -> None:
 
 def print_json(figures: Any) -> None:
     """Machine-readable output, alone on stdout."""
-    Console(soft_wrap=True).out(json.dumps(figures, indent=1), highlight=False)
+    plain = asdict(figures) if is_dataclass(figures) and not isinstance(figures, type) else figures
+    Console(soft_wrap=True).out(json.dumps(plain, indent=1), highlight=False)
 
 
 def show_error(error: ManyviewError) -> None:

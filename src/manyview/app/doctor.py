@@ -13,7 +13,7 @@ import manyview
 from manyview.networks.checkpoints.find import packaged_models
 from manyview.networks.layers.matmul import onednn_is_exact
 
-OPTIONAL = {"viser": 'the viewer: pip install "manyview[app]"', "gsplat": "splats on CUDA: pip install gsplat"}
+OPTIONAL = {"viser": 'the viewer: pip install "manyview[app]"'}
 REQUIRED = (
     "torch",
     "numpy",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from manyview.errors import ExportError, InputError
+from manyview.errors import InputError
+from manyview.files import replaced
 from manyview.geometry import Camera, Similarity, finite_points
+from manyview.images.colourmaps import ColourMap, colour_table, coloured
 from manyview.scene import Scene, SceneView
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ VIEW_COLOURS = (
     (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14),
     (148, 103, 189), (23, 190, 207), (227, 119, 194), (140, 86, 75),
 )  # fmt: skip
+
+SHOWN_COLOURS = (0.04, 0.92)  # first share of a colour map and how much follows: its ends are nearly black
 
 MAX_POINTS = 400_000
 FRUSTUM_LENGTH = 0.09  # of the top view's extent; more than eight cameras are drawn smaller
@@ -93,16 +96,8 @@ def save_picture(
     """
     path = Path(path)
     picture = Image.fromarray(scene_picture(scene, truth=truth, photos=photos, max_views=max_views))
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
-        temporary.replace(path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error}", hint="Check the path and the free space.") from error
-    finally:
-        with suppress(OSError):  # it is in its place, or could never be made
-            temporary.unlink()
     return path
 
 
@@ -158,31 +153,24 @@ def _paste(page: Image.Image, picture: np.ndarray, corner: tuple[int, int], cell
 def depth_colours(views: Sequence[SceneView]) -> list[np.ndarray]:
     """(H, W, 3) uint8 a view, one scale for all: from far (blue) to near (red) by inverse depth; grey where none."""
     inverse = [1 / np.where(view.valid, view.depth, 1).astype(np.float64) for view in views]
-    return _coloured(inverse, [view.valid for view in views], "COLORMAP_TURBO")
+    return _coloured(inverse, [view.valid for view in views], "turbo")
 
 
 def confidence_colours(views: Sequence[SceneView]) -> list[np.ndarray]:
     """(H, W, 3) uint8 a view, one scale for all: from unsure (violet) to sure (yellow); grey where not valid."""
     logarithm = [np.log(view.confidence.astype(np.float64)) for view in views]
-    return _coloured(logarithm, [view.valid for view in views], "COLORMAP_VIRIDIS")
+    return _coloured(logarithm, [view.valid for view in views], "viridis")
 
 
-def _coloured(values: Sequence[np.ndarray], valid: Sequence[np.ndarray], colours: str) -> list[np.ndarray]:
-    table = _colour_table(colours)
+def _coloured(values: Sequence[np.ndarray], valid: Sequence[np.ndarray], colours: ColourMap) -> list[np.ndarray]:
     known = np.concatenate([value[mask] for value, mask in zip(values, valid, strict=True)])
     low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
-    shades = [np.clip((value - low) / max(high - low, 1e-12), 0, 1) for value in values]
+    start, length = SHOWN_COLOURS
+    shades = [start + length * np.clip((value - low) / max(high - low, 1e-12), 0, 1) for value in values]
     return [
-        np.where(mask[..., None], table[np.rint(10 + 235 * shade).astype(np.uint8)], np.array(EMPTY, dtype=np.uint8))
+        np.where(mask[..., None], coloured(shade, colours), np.array(EMPTY, dtype=np.uint8))
         for shade, mask in zip(shades, valid, strict=True)
     ]
-
-
-def _colour_table(name: str) -> np.ndarray:
-    """(256, 3) uint8 RGB of one of OpenCV's colour maps."""
-    import cv2
-
-    return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], getattr(cv2, name))[:, 0, ::-1]
 
 
 # ------------------------------------------------------------------ from above
@@ -293,9 +281,7 @@ def _splat(canvas: np.ndarray, pixels: np.ndarray, colours: np.ndarray) -> None:
 
 def _frustum(camera: Camera, length: float) -> np.ndarray:
     """(5, 3): centre and the picture's corners, clockwise from the top left, `length` away."""
-    right, bottom = camera.width - 0.5, camera.height - 0.5
-    corners = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
-    far = camera.unproject(corners, np.ones(4)) - camera.centre
+    far = camera.frustum(1.0)[1:] - camera.centre
     # Wide and narrow lenses give frusta of one size on the page.
     far *= length / np.linalg.norm(far, axis=1, keepdims=True)
     return np.concatenate([camera.centre[None], camera.centre + far])
@@ -390,21 +376,21 @@ def _draw_words(
     draw = ImageDraw.Draw(page)
     for number, title in enumerate(("photo", "depth", "confidence")):
         draw.text((MARGIN + number * (column + GAP), HEADER), title, INK, _font(15), anchor="ls")
-    _draw_scale(page, MARGIN + 2 * column + GAP, "COLORMAP_TURBO", "far", "near")
-    _draw_scale(page, MARGIN + 3 * column + 2 * GAP, "COLORMAP_VIRIDIS", "low", "high")
+    _draw_scale(page, MARGIN + 2 * column + GAP, "turbo", "far", "near")
+    _draw_scale(page, MARGIN + 3 * column + 2 * GAP, "viridis", "low", "high")
     draw.text((panel_left, HEADER), "points and cameras from above", INK, _font(15), anchor="ls")
     if truth is not None:
         draw.text((WIDTH - MARGIN, HEADER), "dark outline: true cameras", FAINT, _font(12), anchor="rs")
     draw.text((MARGIN, bottom + FOOTER // 2), _summary(scene), FAINT, _font(13), anchor="lm")
 
 
-def _draw_scale(page: Image.Image, right: int, colours: str, low: str, high: str) -> None:
+def _draw_scale(page: Image.Image, right: int, colours: ColourMap, low: str, high: str) -> None:
     """A small bar with its two ends named, in the header to the left of `right`."""
     width, height = 40, 8
     draw = ImageDraw.Draw(page)
     draw.text((right, HEADER), high, FAINT, _font(11), anchor="rs")
     left = right - round(draw.textlength(high, _font(11))) - 4 - width
-    bar = np.broadcast_to(_colour_table(colours)[None], (height, 256, 3))
+    bar = np.broadcast_to(colour_table(colours)[None], (height, 256, 3))
     page.paste(Image.fromarray(np.ascontiguousarray(bar)).resize((width, height)), (left, HEADER - height))
     draw.text((left - 4, HEADER), low, FAINT, _font(11), anchor="rs")
 

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from manyview.errors import InputError
+from manyview.images.colourmaps import coloured
 from manyview.scene import Scene, SceneView
 
 __all__ = [
@@ -172,12 +173,7 @@ def confidence_range(scene: Scene) -> tuple[float, float]:
 
 def confidence_colours(confidence: np.ndarray, low: float, high: float) -> np.ndarray:
     """Confidence (P,) -> (P, 3) uint8 RGB of the colour map "turbo", from `low` (blue) to `high` (red)."""
-    import cv2
-
-    levels = np.arange(256, dtype=np.uint8)[:, None]
-    turbo = np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, 0, ::-1])
-    share = (confidence - low) / max(high - low, np.finfo(np.float32).tiny)
-    return turbo[np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)]
+    return coloured((confidence - low) / max(high - low, np.finfo(np.float32).tiny), "turbo")
 
 
 def view_colour(index: int, count: int) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from manyview.errors import InputError
 from manyview.evaluation.depth import DepthReport, evaluate_depth, median_relative_point_error
 from manyview.evaluation.poses import PoseReport, accuracy_below, evaluate_poses, mean_average_accuracy
-from manyview.geometry import Camera, intrinsics, picture_centre, pixel_grid
+from manyview.geometry import Camera, intrinsics, picture_centre, pixel_grid, transform_pixels
 from manyview.images import Inputs, Progress, View, load_views
 from manyview.methods.model import Model
 from manyview.scene import Provenance, Scene, SceneView
@@ -111,8 +111,7 @@ def _at_network_pixels(view: SceneView, depth: np.ndarray | None) -> np.ndarray:
 
 def _original_pixels(view: View | SceneView) -> np.ndarray:
     """(H, W, 2): where each network pixel lies in the original."""
-    affine = view.original_from_network
-    return pixel_grid(*view.size) @ affine[:2, :2].T + affine[:2, 2]
+    return transform_pixels(view.original_from_network, pixel_grid(*view.size))
 
 
 def _pose_errors(scene: Scene, truth: Truth) -> PoseReport | None:

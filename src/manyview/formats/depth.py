@@ -15,9 +15,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from manyview.files import unique_file_names, write_json
 from manyview.formats.describe import statement
+from manyview.images.colourmaps import coloured
 from manyview.scene import ExportOptions, Scene, SceneView
 
 FOLDER = "depth"
+WRITES = (FOLDER,)
 _LARGEST = 65535
 _DESCRIPTION_TAG = 270  # ImageDescription
 
@@ -86,12 +88,9 @@ def _scale(view: SceneView) -> float:
 
 def _preview(view: SceneView) -> np.ndarray:
     """(H, W, 3) uint8: near is bright, by inverse depth between its 2nd and 98th percentile; black where none."""
-    import cv2
-
     if not view.valid.any():
         return np.zeros((*view.size, 3), dtype=np.uint8)
     inverse = 1 / np.where(view.valid, view.depth, 1).astype(np.float64)
     low, high = np.percentile(inverse[view.valid], (2, 98))
-    shade = np.clip((inverse - low) / max(high - low, 1e-12 * high), 0, 1)
-    coloured = cv2.applyColorMap(np.rint(255 * shade).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.ascontiguousarray(np.where(view.valid[..., None], coloured, 0))
+    shade = (inverse - low) / max(high - low, 1e-12 * high)
+    return np.where(view.valid[..., None], coloured(shade, "turbo"), np.uint8(0))

@@ -6,6 +6,7 @@ from manyview.geometry.cameras import (
     invert_rigid,
     picture_centre,
     pixel_grid,
+    transform_pixels,
     transform_points,
 )
 from manyview.geometry.depth import depth_from_points, points_from_depth, project_points
@@ -35,5 +36,6 @@ __all__ = [
     "solve_pnp",
     "solve_pnp_unknown_focal",
     "spread_sample",
+    "transform_pixels",
     "transform_points",
 ]

@@ -51,6 +51,12 @@ class Camera:
         in_camera = homogeneous @ np.linalg.inv(self.K).T * depth[..., None]
         return transform_points(self.world_from_camera, in_camera)
 
+    def frustum(self, depth: float) -> np.ndarray:
+        """(5, 3) world points: the centre, then the picture's corners, clockwise from the top left, at z-depth."""
+        right, bottom = self.width - 0.5, self.height - 0.5
+        corners = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
+        return np.vstack([self.centre, self.unproject(corners, np.full(4, depth))])
+
 
 def intrinsics(focal: float, principal_point: tuple[float, float]) -> np.ndarray:
     """(3, 3) float64 K of a camera with square pixels; both arguments in pixels, the principal point as (x, y)."""
@@ -71,6 +77,11 @@ def pixel_grid(height: int, width: int) -> np.ndarray:
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Apply a (4, 4) affine matrix to points (..., 3)."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def transform_pixels(matrix: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Apply a (3, 3) affine matrix to pixels (..., 2), given as (x, y)."""
+    return pixels @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def invert_rigid(matrix: np.ndarray) -> np.ndarray:

@@ -172,7 +172,8 @@ def _view(name: str, source: Path | None, decoded: Decoded, rules: FitRules) -> 
     return _Outcome(
         view=View(
             name=name,
-            source=None if source is None else str(source),
+            # Absolute, so that the photo is found also from another working folder.
+            source=None if source is None else os.path.abspath(source),
             pixels=render(frame, decoded.image),
             original_size=decoded.original_size,
             original_from_network=frame.original_from_network,

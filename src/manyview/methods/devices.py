@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -12,7 +12,8 @@ from torch import nn
 
 from manyview.errors import DeviceError
 from manyview.images import Progress
-from manyview.networks.fast3r import Economy
+from manyview.networks.checkpoints.fast3r import empty_fast3r, fill
+from manyview.networks.fast3r import Economy, Fast3R, Layout
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 Result = TypeVar("Result")
@@ -31,10 +32,14 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}",
+            f"device {name!r} cannot be used: {_first_sentence(error)}",
             hint="`manyview doctor` lists what is there; --device cpu always works.",
         ) from error
     return device
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).splitlines()[0].split(". ")[0][:200]
 
 
 def choose_dtype(name: DtypeName | None, device: torch.device) -> torch.dtype:
@@ -67,22 +72,25 @@ def ladder(dtype: torch.dtype) -> list[Rung]:
     return rungs
 
 
-def climb_down(run: Callable[[Rung], Result], dtype: torch.dtype) -> tuple[Result, tuple[str, ...]]:
+def climb_down(run: Callable[[Rung], Result], dtype: torch.dtype) -> tuple[Result, Rung, tuple[str, ...]]:
     """Call `run` with one rung after another until memory suffices.
 
     Returns:
-        The result and what was changed on the way, in words.
+        The result, the rung it was made on, and what was changed on the way, in words.
 
     Raises:
         DeviceError: not even the last rung fits.
     """
     changes: list[str] = []
     for rung in ladder(dtype):
+        if rung.words != "normal":
+            changes.append(f"ran out of memory; went on with {rung.words}")
         try:
-            if rung.words != "normal":
-                changes.append(f"ran out of memory; went on with {rung.words}")
-            return run(rung), tuple(changes)
-        except torch.OutOfMemoryError:
+            return run(rung), rung, tuple(changes)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
     raise DeviceError(
         "the device has too little memory for this many views, even in small chunks and half precision",
@@ -90,24 +98,65 @@ def climb_down(run: Callable[[Rung], Result], dtype: torch.dtype) -> tuple[Resul
     )
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a type for it; on a CPU PyTorch raises a plain RuntimeError of its allocator."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
 @contextmanager
-def block_progress(network: nn.Module, views: int, progress: Progress | None) -> Iterator[None]:
-    """Report each finished fusion block of `network` and each finished head while the context lasts."""
+def in_precision(network: Fast3R, dtype: torch.dtype) -> Iterator[Fast3R]:
+    """The network in another precision; the given one is unchanged afterwards, meanwhile out of the device's way."""
+    own = next(network.parameters())
+    if own.dtype == dtype:
+        yield network
+        return
+    device = own.device
+    network.to("cpu")
+    try:
+        weights = {name: tensor.to(device=device, dtype=dtype) for name, tensor in network.state_dict().items()}
+        yield fill(empty_fast3r(network.config), weights)
+    finally:
+        network.to(device)
+
+
+@contextmanager
+def network_progress(
+    network: Fast3R, sizes: Sequence[tuple[int, int]], economy: Economy, progress: Progress | None
+) -> Iterator[None]:
+    """Report each finished block and each finished call of a head while the context lasts.
+
+    Args:
+        sizes: (height, width) of every view.
+    """
     if progress is None:
         yield
         return
-    blocks = [*network.fusion.blocks]  # pyright: ignore
-    total, done = len(blocks), 0
-
-    def count(*_: object) -> None:
-        nonlocal done
-        done += 1
-        progress(min(done, total), total, f"fusing {views} views")
-
-    progress(0, total, f"encoding {views} views")
-    handles = [block.register_forward_hook(count) for block in blocks]
+    patch = network.config.patch_size
+    layout = Layout(tuple((height // patch, width // patch) for height, width in sizes))
+    encodings = len(list(layout.runs(economy.encoder_images)))
+    head_calls = len(list(layout.runs(economy.head_images)))
+    parts: list[tuple[str, Sequence[nn.Module], int]] = [
+        ("encoding", list(network.encoder.blocks), encodings),
+        ("fusing", list(network.fusion.blocks), 1),
+        ("dense heads", [network.global_head, network.local_head], head_calls),
+    ]
+    handles = []
+    for what, modules, calls in parts:
+        counter = _counter(progress, f"{what}, {len(sizes)} views", len(modules) * calls)
+        handles += [module.register_forward_hook(counter) for module in modules]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _counter(progress: Progress, what: str, total: int) -> Callable[..., None]:
+    done = 0
+
+    def count(*_: object) -> None:
+        nonlocal done
+        done += 1
+        progress(min(done, total), total, what)
+
+    return count

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -23,17 +24,16 @@ from manyview.geometry import (
     estimate_focal,
     intrinsics,
     invert_rigid,
+    picture_centre,
     solve_pnp,
     transform_points,
 )
-from manyview.images import View, Views
-from manyview.images.load import Progress
+from manyview.images import Progress, View, Views
 from manyview.scene import SceneView, ViewStatus
 
 PNP_POINTS, FOCAL_POINTS = 2000, 4000  # well-spread samples: several times faster than all pixels, as good
-PNP_LIMIT_AT_512 = 5.0  # pixels of reprojection error in a picture of 512 pixels, as published
-SMALLEST_PNP_LIMIT = 2.0  # pixels; small pictures come from small networks, which do not place points any better
-LEAST_CONFIDENCE = 1.5  # a view none of whose points is surer than this is not to be trusted (official demo)
+PNP_LIMIT = 5.0  # pixels of reprojection error, as published, for pictures of 224 pixels and more
+SMALLEST_PNP_LIMIT = 2.0  # smaller pictures get a limit in proportion, but not below this
 LEAST_INLIERS = 0.25  # of the points that a camera should explain
 
 
@@ -70,6 +70,7 @@ def place_views(
     options: Fast3ROptions = Fast3ROptions(),
     *,
     known_K: np.ndarray | None = None,
+    least_confidence: float = 1.5,
     progress: Progress | None = None,
 ) -> list[SceneView]:
     """Cameras, depth and points in the first camera's frame.
@@ -77,14 +78,17 @@ def place_views(
     Args:
         views, maps: N pictures and what the network says of them.
         known_K: (3, 3) for all or (N, 3, 3), original pixels; None estimates the focal length.
+        least_confidence: a view none of whose global points is surer than this is not to be trusted. It depends on the
+            model; 1.5 is the official demo's.
 
     Raises:
         InputError: `known_K` has another shape.
     """
     intrinsics_of = _given(known_K, len(views)) if known_K is not None else _estimated(views, maps, options)
+    place = partial(_place, options=options, least_confidence=least_confidence)
     with ThreadPoolExecutor() as pool:
         placed = []
-        for done, view in enumerate(pool.map(_place, views, maps, intrinsics_of, [options] * len(views)), start=1):
+        for done, view in enumerate(pool.map(place, views, maps, intrinsics_of), start=1):
             placed.append(view)
             if progress is not None:
                 progress(done, len(views), "placing cameras")
@@ -129,19 +133,14 @@ def _local_focal(view: View, maps: Maps) -> float:
 
 def _focal(view: View, points: np.ndarray, confidence: np.ndarray) -> float:
     """From a map in the view's own frame; original pixels."""
-    centre = _network_from_original(view) @ [*_centre(view), 1.0]
+    centre = _network_from_original(view) @ [*picture_centre(*view.original_size), 1.0]
     points = np.where(view.valid[..., None], points, np.nan)
     focal = estimate_focal(points, confidence, principal_point=(centre[0], centre[1]), max_points=FOCAL_POINTS)
     return focal * _scale(view)
 
 
 def _centred_K(focal: float, view: View) -> np.ndarray:
-    return intrinsics(focal, _centre(view))
-
-
-def _centre(view: View) -> tuple[float, float]:
-    height, width = view.original_size
-    return (width - 1) / 2, (height - 1) / 2
+    return intrinsics(focal, picture_centre(*view.original_size))
 
 
 def _network_from_original(view: View) -> np.ndarray:
@@ -154,7 +153,7 @@ def _scale(view: View) -> float:
 
 
 # ------------------------------------------------------------------ one view
-def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> SceneView:
+def _place(view: View, maps: Maps, K: np.ndarray, *, options: Fast3ROptions, least_confidence: float) -> SceneView:
     """A view in the network's world (not yet the first camera's)."""
     aligned = align_local_to_global(
         maps.local_points,
@@ -164,7 +163,7 @@ def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> Sce
         valid=maps.valid,
         max_points=FOCAL_POINTS,
     )
-    limit = max(SMALLEST_PNP_LIMIT, PNP_LIMIT_AT_512 * max(view.size) / 512)
+    limit = max(SMALLEST_PNP_LIMIT, PNP_LIMIT * min(1.0, max(view.size) / 224))
     found = solve_pnp(
         maps.points,
         _network_from_original(view) @ K,
@@ -173,7 +172,7 @@ def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> Sce
         max_points=PNP_POINTS,
         point_confidence=maps.confidence,
     )
-    status, reason = judge(found, maps, aligned is not None)
+    status, reason = judge(found, maps, aligned is not None, least_confidence)
     height, width = view.original_size
     camera = None
     if found is not None and status != "camera_not_found":
@@ -202,13 +201,13 @@ def _place(view: View, maps: Maps, K: np.ndarray, options: Fast3ROptions) -> Sce
     )
 
 
-def judge(found: PnpResult | None, maps: Maps, is_aligned: bool) -> tuple[ViewStatus, str]:
+def judge(found: PnpResult | None, maps: Maps, is_aligned: bool, least_confidence: float) -> tuple[ViewStatus, str]:
     """What to think of a view, and why."""
     if found is None:
         return "camera_not_found", "no camera agrees with the points of this view"
     surest = float(np.max(maps.confidence, where=maps.valid, initial=1.0))
-    if surest < LEAST_CONFIDENCE:
-        return "low_confidence", f"highest confidence {surest:.2f}, expected at least {LEAST_CONFIDENCE}"
+    if surest < least_confidence:
+        return "low_confidence", f"highest confidence {surest:.2f}, expected at least {least_confidence}"
     if found.inlier_ratio < LEAST_INLIERS:
         return (
             "low_confidence",

@@ -15,7 +15,15 @@ import torch
 import manyview
 from manyview.images import Fit, Inputs, Progress, Views, load_views, to_network_tensor
 from manyview.images.sources import find_sources
-from manyview.methods.devices import DtypeName, Rung, block_progress, choose_device, choose_dtype, climb_down
+from manyview.methods.devices import (
+    DtypeName,
+    Rung,
+    choose_device,
+    choose_dtype,
+    climb_down,
+    in_precision,
+    network_progress,
+)
 from manyview.methods.fast3r import Fast3ROptions, Maps, place_views
 from manyview.networks.checkpoints.find import DEFAULT_MODEL, find_network
 from manyview.networks.checkpoints.model_file import ModelInfo
@@ -53,10 +61,11 @@ class Model:
     ) -> Scene:
         """Photos or a video -> cameras, depth and points. See `manyview.reconstruct` for the arguments."""
         clock = Clock()
+        size = self.info.image_size if image_size is None else image_size
         with clock.measure("load_images"):
             views = load_views(
                 inputs,
-                size=image_size or self.info.image_size,
+                size=size,
                 fit=fit,
                 patch_size=self.network.config.patch_size,
                 square_ok=self.info.square_ok,
@@ -68,16 +77,28 @@ class Model:
                 progress=progress,
             )
         with clock.measure("network"):
-            pointmaps, changes = self.run(views, seed=seed, progress=progress)
+            pointmaps, rung, changes = self.run(views, seed=seed, progress=progress)
         with clock.measure("geometry"):
             maps = [_maps(pointmaps, index, view.valid) for index, view in enumerate(views)]
-            placed = place_views(views, maps, options, known_K=intrinsics, progress=progress)
+            placed = place_views(
+                views,
+                maps,
+                options,
+                known_K=intrinsics,
+                least_confidence=self.info.least_confidence,
+                progress=progress,
+            )
         settings = {
             "seed": seed,
-            "image_size": image_size or self.info.image_size,
+            "image_size": size,
             "fit": fit,
+            "fps": fps,
+            "max_frames": max_frames,
+            "max_pixels": max_pixels,
+            "strict": strict,
+            "dedup": dedup,
             "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": str(rung.dtype).removeprefix("torch."),
             "intrinsics": "given" if intrinsics is not None else "estimated",
             **asdict(options),
         }
@@ -98,13 +119,20 @@ class Model:
 
     def run(
         self, views: Views, *, seed: int = DEFAULT_SEED, progress: Progress | None = None
-    ) -> tuple[Pointmaps, tuple[str, ...]]:
-        """The network alone: its pointmaps (B = 1, on the host, float32), and what was changed to fit into memory."""
+    ) -> tuple[Pointmaps, Rung, tuple[str, ...]]:
+        """The network alone: its pointmaps (B = 1, on the host, float32).
+
+        Also returns how it was run, and what was changed to fit into memory, in words.
+        """
+        sizes = [view.size for view in views]
 
         def attempt(rung: Rung) -> Pointmaps:
             images = [image.to(self.device) for image in to_network_tensor(views)]
-            network = self.network.to(rung.dtype)
-            with torch.inference_mode(), block_progress(network, len(views), progress):
+            with (
+                torch.inference_mode(),
+                in_precision(self.network, rung.dtype) as network,
+                network_progress(network, sizes, rung.economy, progress),
+            ):
                 return network(images, seed=seed, economy=rung.economy)
 
         return climb_down(attempt, self.dtype)
@@ -178,7 +206,12 @@ def reconstruct(
         InputError, NoValidImagesError, WeightsError, DeviceError.
     """
     find_sources(inputs)  # what is missing is said before gigabytes are loaded
-    loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype)
+    if isinstance(model, Model):
+        loaded = model
+    else:
+        _tell(progress, 0, "loading the model")
+        loaded = load(model, device=device, dtype=dtype)
+        _tell(progress, 1, "loading the model")
     return loaded.reconstruct(
         inputs,
         seed=seed,
@@ -206,6 +239,11 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _tell(progress: Progress | None, done: int, what: str) -> None:
+    if progress is not None:
+        progress(done, 1, what)
 
 
 def versions() -> dict[str, str]:

@@ -194,12 +194,15 @@ class Fast3R(nn.Module):
 
         encoded = self.encode(images, layout, upright, economy)
         heads = [self.global_head, self.local_head] if local else [self.global_head]
-        predictions: list[list[Tensor]] = []
-        for head, maps in zip(heads, self.fuse(encoded, layout, view_ids, heads), strict=True):
-            predictions += self.predict(head, maps, layout, upright, economy)
+        maps = self.fuse(encoded, layout, view_ids, heads)
+        points, confidence = self.predict(self.global_head, maps[0], layout, upright, economy)
+        local_points, local_confidence = None, None
+        if local:
+            local_points, local_confidence = self.predict(self.local_head, maps[1], layout, upright, economy)
         finish_transfers(economy)
-        fields = ("points", "confidence", "local_points", "local_confidence")
-        return Pointmaps(**dict(zip(fields, predictions, strict=False)))
+        return Pointmaps(
+            points=points, confidence=confidence, local_points=local_points, local_confidence=local_confidence
+        )
 
     def choose_ids(self, batch: int, views: int, seed: int) -> Tensor:
         """(batch, views) rows of the index table; random ones come from `seed` alone."""

@@ -109,8 +109,8 @@ def small() -> Recipe:
         stages=[
             Stage(until=3700, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.4)),
             Stage(until=4500, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=0.7)),
-            Stage(until=7000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.0)),
-            Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 4, 6], images=20, worlds=WorldSettings(spread=1.2)),
+            Stage(until=5750, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.0)),
+            Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 3, 4, 6], images=16, worlds=WorldSettings(spread=1.0)),
         ],
     )
 

@@ -92,6 +92,13 @@ def fast3r_config(official: Mapping[str, Any]) -> Fast3RConfig:
             f"the configuration has no {missing}; it has {', '.join(official)}",
             hint="Expected the config.json of a Fast3R release.",
         ) from missing
+    try:
+        return _config(encoder, decoder, head)
+    except KeyError as missing:
+        raise WeightsError(f"the configuration lacks {missing}", hint="Expected a complete config.json.") from missing
+
+
+def _config(encoder: Mapping[str, Any], decoder: Mapping[str, Any], head: Mapping[str, Any]) -> Fast3RConfig:
     _require("encoder_type", encoder, "croco")
     _require("decoder_type", decoder, "fast3r")
     _require("head_type", head, "dpt")

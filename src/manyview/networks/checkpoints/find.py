@@ -12,7 +12,7 @@ from manyview.errors import WeightsError
 from manyview.networks.checkpoints.fast3r import fast3r_from_official
 from manyview.networks.checkpoints.model_file import ModelInfo, load_model_file, read_header, read_tensors, sha256
 from manyview.networks.checkpoints.restricted import PICKLED_SUFFIXES
-from manyview.networks.fast3r import Fast3R
+from manyview.networks.fast3r import Fast3R, Fast3RConfig
 
 DEFAULT_MODEL = "manyview-small"
 OFFICIAL_WEIGHTS, OFFICIAL_CONFIG = "model.safetensors", "config.json"
@@ -121,10 +121,21 @@ def _load_official_folder(folder: Path, name: str) -> tuple[Fast3R, ModelInfo]:
 
 
 def _load_official(weights: Path, config: Path, name: str) -> tuple[Fast3R, ModelInfo]:
-    network = fast3r_from_official(read_config(config), read_tensors(weights))
-    known = OFFICIAL_MODELS.get(name, OFFICIAL_MODELS["jedyang97/Fast3R_ViT_Large_512"])
-    source = known.source if name in OFFICIAL_MODELS else str(weights)
-    return network, replace(known, name=name, source=source, weights_sha256=sha256(weights))
+    official = read_config(config)
+    network = fast3r_from_official(official, read_tensors(weights))
+    digest = sha256(weights)
+    if name in OFFICIAL_MODELS:
+        return network, replace(OFFICIAL_MODELS[name], weights_sha256=digest)
+    released = network.config == Fast3RConfig()
+    return network, ModelInfo(
+        name=name,
+        family="fast3r",
+        licence=f"{FAST3R_LICENCE}, if these are the released weights" if released else "not stated",
+        source=str(weights),
+        image_size=int(official["encoder_args"].get("img_size", 512)),
+        square_ok=False,
+        weights_sha256=digest,
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -140,4 +151,5 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _looks_like_hub_id(name: str) -> bool:
     owner, slash, repository = name.partition("/")
-    return bool(owner and slash and repository) and "/" not in repository and not name.startswith((".", "~"))
+    is_path = name.startswith((".", "~")) or name.endswith((".safetensors", *PICKLED_SUFFIXES))
+    return bool(owner and slash and repository) and "/" not in repository and not is_path

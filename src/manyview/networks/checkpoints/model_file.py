@@ -37,6 +37,7 @@ class ModelInfo:
         source: where the weights come from.
         image_size: longer side of a picture in pixels.
         square_ok: square pictures stay square (the official rule cuts them to 4:3).
+        least_confidence: a view none of whose global points is surer than this is not to be trusted.
         weights_sha256: hex digest of the weights file; empty until it is loaded from one.
         description: one line for `manyview models`.
     """
@@ -47,6 +48,7 @@ class ModelInfo:
     source: str
     image_size: int
     square_ok: bool
+    least_confidence: float = 1.5
     weights_sha256: str = ""
     description: str = ""
 
