@@ -56,7 +56,7 @@ def test_every_format_writes_every_scene_and_changes_nothing(tmp_path, case):
     on_disk = set(digest_of(tmp_path / "out")) - {"manifest.json"}
     assert on_disk == {str(path.relative_to(tmp_path / "out")) for path in written}
     assert all(path.stat().st_size > 0 for path in written) and len(set(written)) == len(written)
-    cameras = sum(view.camera is not None for view in scene.views)
+    cameras = sum(view.camera is not None and view.status == "used" for view in scene.views)
     assert len(list((tmp_path / "out").glob("images/*"))) == cameras
     assert len(list((tmp_path / "out" / "depth").glob("*.tif"))) == len(scene.views)
 
@@ -72,8 +72,8 @@ def test_views_without_a_camera_are_reported(tmp_path, caplog):
     without_camera(synthetic_scene(), 1).export(tmp_path, ["colmap", "nerfstudio", "tum", "glb"])
     for what in ("pictures", "trajectory.txt", "scene.glb"):
         assert any(what in r.getMessage() and "view1.png" in r.getMessage() for r in caplog.records)
-    assert json.loads((tmp_path / "transforms.json").read_text())["left_out"] == ["view1.png"]
-    assert json.loads((tmp_path / "sparse/0/manyview.json").read_text())["left_out"] == ["view1.png"]
+    assert json.loads((tmp_path / "transforms.json").read_text())["left_out"] == ["view1.png: camera_not_found"]
+    assert json.loads((tmp_path / "sparse/0/manyview.json").read_text())["left_out"] == ["view1.png: camera_not_found"]
 
 
 @pytest.mark.parametrize("metric", [False, True])

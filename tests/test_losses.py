@@ -99,14 +99,14 @@ def test_a_perfect_prediction_of_any_scale_has_no_error():
     assert loss.total.item() == pytest.approx(0, abs=1e-5)
 
 
-def two_views(points: torch.Tensor, **changes) -> tuple[Pointmaps, Targets]:
-    """Two equal views of points (B, H, W, 3), predicted perfectly unless `changes` say otherwise."""
-    sure = [torch.ones(points.shape[:-1])] * 2
-    maps = {"points": [points] * 2, "confidence": sure, "local_points": [points] * 2, "local_confidence": sure}
+def two_views(truth: torch.Tensor, **changes) -> tuple[Pointmaps, Targets]:
+    """Two equal views of true points (B, H, W, 3), predicted perfectly unless `changes` say otherwise."""
+    sure = [torch.ones(truth.shape[:-1])] * 2
+    maps = {"points": [truth] * 2, "confidence": sure, "local_points": [truth] * 2, "local_confidence": sure}
     targets = Targets(
-        points=[points.float()] * 2,
-        valid=[torch.ones(points.shape[:-1], dtype=torch.bool)] * 2,
-        world_from_camera=[torch.eye(4).expand(len(points), 4, 4)] * 2,
+        points=[truth.float()] * 2,
+        valid=[torch.ones(truth.shape[:-1], dtype=torch.bool)] * 2,
+        world_from_camera=[torch.eye(4).expand(len(truth), 4, 4)] * 2,
     )
     return Pointmaps(**{**maps, **changes}), targets
 

@@ -27,7 +27,9 @@ def test_a_loaded_scene_equals_the_saved_one(tmp_path, views):
     scene = with_view(scene, 0, timestamp=1.25, upright_in_file=False, source="/photos/Straße 東京.jpg")
     scene = replace(scene, metric=True)
     written = scene.save(tmp_path / "out")
-    assert [path.name for path in written] == ["scene.safetensors", "scene.json"] and all(p.is_file() for p in written)
+    assert [path.name for path in written] == ["scene.safetensors", "timings.json", "scene.json"] and all(
+        p.is_file() for p in written
+    )
     loaded = Scene.load(tmp_path / "out")
     assert loaded.equals(scene) and scene.equals(loaded)
     assert loaded.views[-1].camera is None and np.isnan(loaded.world_from_camera[-1]).all()
@@ -192,9 +194,9 @@ def test_scene_json_comes_last_and_the_manifest_after_it(tmp_path, monkeypatch):
     replace_file = files._replace
     monkeypatch.setattr(files, "_replace", lambda a, b: (order.append(b.name), replace_file(a, b)))
     synthetic_scene(1).save(tmp_path)
-    assert order == ["manifest.json", "scene.safetensors", "scene.json", "manifest.json"]
+    assert order == ["manifest.json", "scene.safetensors", "timings.json", "scene.json", "manifest.json"]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["complete"] and manifest["files"] == ["scene.json", "scene.safetensors"]
+    assert manifest["complete"] and manifest["files"] == ["scene.json", "scene.safetensors", "timings.json"]
 
 
 def test_a_run_killed_between_two_files_can_be_overwritten(tmp_path, monkeypatch):

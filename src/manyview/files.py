@@ -22,8 +22,11 @@ LONGEST_NAME = 180  # bytes; file systems allow 255, and suffixes are added
 
 
 @contextmanager
-def staged(folder: Path, *, overwrite: bool = False, last: str = "") -> Iterator[Path]:
+def staged(folder: Path, *, overwrite: bool = False, last: str = "", whole: bool = False) -> Iterator[Path]:
     """Give an empty folder to write into; when the block ends well, its files are moved into `folder`.
+
+    With `whole`, the new files are all that is to be there: files of ours from earlier results, which the manifest
+    lists, are deleted once the new ones are in place. Nothing else is ever deleted.
 
     An error or an interrupt in the block leaves `folder` as it was. Each file is synced and renamed, `last` after the
     others; `folder/manifest.json` lists what is ours, says `"complete": false` meanwhile, and is written at the end.
@@ -38,7 +41,7 @@ def staged(folder: Path, *, overwrite: bool = False, last: str = "") -> Iterator
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".manyview-", dir=folder))
         yield staging
-        _move_in(staging, folder, overwrite=overwrite, last=last)
+        _move_in(staging, folder, overwrite=overwrite, last=last, whole=whole)
     except OSError as error:
         raise ExportError(f"cannot write into {folder}: {error}", hint="Check the path and the free space.") from error
     finally:
@@ -50,9 +53,39 @@ def staged(folder: Path, *, overwrite: bool = False, last: str = "") -> Iterator
 
 
 def refuse_results(folder: Path, *, overwrite: bool) -> None:
-    """Raise ExportError if `folder` holds results of ours and `overwrite` is False: a check before long work."""
-    if not overwrite and owned_files(folder):
+    """A check before long work: may results be written into `folder`?
+
+    Raises:
+        ExportError: it is a file; it holds results of ours and `overwrite` is False; or it holds files of others only.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file; expected a folder", hint="Choose another name.")
+    owned = owned_files(folder)
+    if owned and not overwrite:
         raise ExportError(f"{folder} already holds results", hint=f"Choose another folder, or {_OVERWRITE}.")
+    if not owned and folder.is_dir() and any(folder.iterdir()):
+        raise ExportError(
+            f"{folder} holds files that manyview did not write", hint="Choose another folder; they are never replaced."
+        )
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; when the block ends well, that file takes the place of `path`.
+
+    Raises:
+        ExportError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error}", hint="Check the path and the free space.") from error
+    finally:
+        with suppress(OSError):  # it is in its place, or could never be made
+            temporary.unlink()
 
 
 def owned_files(folder: Path) -> set[str]:
@@ -127,17 +160,35 @@ def _claim(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _move_in(staging: Path, folder: Path, *, overwrite: bool, last: str) -> None:
-    names = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_symlink() or p.is_file())
+def _move_in(staging: Path, folder: Path, *, overwrite: bool, last: str, whole: bool) -> None:
+    staged_names = sorted(
+        p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_symlink() or p.is_file()
+    )
     owned = owned_files(folder)
-    names = [name for name in names if not _is_shared(staging / name, folder / name, name, owned)]
+    names = [name for name in staged_names if not _is_shared(staging / name, folder / name, name, owned)]
     _refuse_conflicts(folder, names, owned, overwrite=overwrite)
     _write_manifest(staging, folder, owned.union(names), complete=False)
     for name in sorted(names, key=lambda name: name == last):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(staging / name, target)
-    _write_manifest(staging, folder, owned.union(names), complete=True)
+    stale = owned.difference(staged_names) if whole else set()
+    _delete(folder, stale)
+    _write_manifest(staging, folder, owned.union(names) - stale, complete=True)
+
+
+def _delete(folder: Path, names: set[str]) -> None:
+    """Delete files of ours, and folders that are empty then."""
+    for name in names:
+        path = folder / name
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
+            continue  # a folder was exchanged for a link: what lies behind it is not ours
+        path.unlink(missing_ok=True)
+        for parent in path.parents:
+            if parent == folder:
+                break
+            with suppress(OSError):  # it still holds something
+                parent.rmdir()
 
 
 def _is_shared(source: Path, target: Path, name: str, owned: set[str]) -> bool:
@@ -182,10 +233,18 @@ def _replace(source: Path, target: Path) -> None:
         source.unlink()
         source.symlink_to(relative)
     else:
+        source.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
         _sync(source)
     source.replace(target)
     with suppress(OSError):  # not every system lets a folder be synced
         _sync(target.parent)
+
+
+def _umask() -> int:
+    """Permissions that new files are not to have; the system tells only while it is being set."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 def _sync(path: Path) -> None:

@@ -113,7 +113,7 @@ class ExportOptions:
     Attributes:
         percentile: in each view, points whose confidence is below this percentile (0 to 100) are left out.
         min_confidence: points below it are left out too.
-        include_low_confidence: also take points of views whose status is "low_confidence".
+        include_low_confidence: also take points and cameras of views whose status is "low_confidence".
         max_points: most points in .ply and .glb files and in the initial points of nerfstudio; None for all.
         max_colmap_points: most points in a COLMAP model, where each has observations; None for all.
         seed: of the draw where there are more points.
@@ -131,6 +131,13 @@ class ExportOptions:
     seed: int = 0
     link_images: Literal["link", "copy"] = "link"
     depth_tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percentile <= 100:
+            raise ExportError(f"the percentile is {self.percentile}", hint="Give a number from 0 to 100.")
+        for name in ("max_points", "max_colmap_points"):
+            if (most := getattr(self, name)) is not None and most < 1:
+                raise ExportError(f"{name} is {most}", hint="Give at least 1, or None for all.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +161,10 @@ class Scene:
     @property
     def frame(self) -> str:
         """What frame points and cameras are in, in words."""
-        return "world = camera of the first view, OpenCV axes: x right, y down, z forward"
+        axes = "OpenCV axes: x right, y down, z forward"
+        if self.views and self.views[0].camera is None:
+            return f"world = about the camera of the first view, which could not be found exactly; {axes}"
+        return f"world = camera of the first view, {axes}"
 
     @property
     def world_from_camera(self) -> np.ndarray:
@@ -204,7 +214,7 @@ class Scene:
         )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-        """Write `scene.json` (everything but arrays, and last) and `scene.safetensors` (all arrays) into `folder`.
+        """Write `scene.json` (words and numbers; last), `scene.safetensors` (arrays) and `timings.json` into `folder`.
 
         Raises:
             ExportError: the files are there and `overwrite` is False; or they are not manyview's; or a number is not
@@ -227,6 +237,28 @@ class Scene:
         from manyview.scene_files import read_scene
 
         return read_scene(Path(folder))
+
+    def write(
+        self,
+        folder: str | Path,
+        formats: Sequence[str] = (),
+        *,
+        options: ExportOptions | None = None,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """`save` and `export` at once: afterwards `folder` holds this result, and none of an earlier one of ours.
+
+        Raises:
+            ExportError: as `save` and `export`; then the folder is as it was.
+        """
+        from manyview.scene_files import SCENE_JSON, write_scene
+
+        exporters = [_known_exporters()[name].load() for name in check_formats(formats)]
+        folder = Path(folder)
+        with staged(folder, overwrite=overwrite, last=SCENE_JSON, whole=overwrite) as staging:
+            written = write_scene(self, staging)
+            written = [p for export in exporters for p in export(self, staging, options or ExportOptions())] + written
+        return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
 
     def export(
         self,

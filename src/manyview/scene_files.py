@@ -18,12 +18,13 @@ from manyview.scene import Provenance, Scene, SceneView
 FORMAT_VERSION = 1
 SCENE_JSON = "scene.json"
 SCENE_ARRAYS = "scene.safetensors"
+TIMINGS = "timings.json"  # apart, so that equal inputs, seeds and versions give equal bytes in all other files
 ARRAYS = ("depth", "points", "confidence", "valid", "image")
 WORDS = ("name", "source", "status", "status_reason", "upright_in_file", "timestamp", "masked_pixels")
 
 
 def write_scene(scene: Scene, folder: Path) -> list[Path]:
-    """Write both files into `folder` and return their paths; `scene.json` holds the digest of the arrays."""
+    """Write the scene into `folder` and return the paths; `scene.json` holds the digest of the arrays."""
     from safetensors.numpy import save_file
 
     verify(scene)
@@ -37,7 +38,8 @@ def write_scene(scene: Scene, folder: Path) -> list[Path]:
     }
     save_file(arrays, arrays_path, metadata={"manyview": note})
     write_json(json_path, _describe(scene, _digest(arrays_path)))
-    return [arrays_path, json_path]
+    write_json(folder / TIMINGS, {"seconds": scene.provenance.seconds})
+    return [arrays_path, folder / TIMINGS, json_path]
 
 
 def read_scene(folder: Path) -> Scene:
@@ -53,7 +55,9 @@ def read_scene(folder: Path) -> Scene:
             hint="Update manyview, or reconstruct again.",
         )
     try:
-        return _scene(described, _read_arrays(folder, described["arrays"]["sha256"]))
+        arrays = _read_arrays(folder, described["arrays"]["sha256"])
+        seconds = read_json(folder / TIMINGS)["seconds"] if (folder / TIMINGS).is_file() else {}
+        return _scene(described, arrays, seconds)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / SCENE_JSON} is incomplete: {error!r}", hint=hint) from error
 
@@ -90,7 +94,7 @@ def _describe(scene: Scene, digest: str) -> dict[str, Any]:
         "pixels": "(x, y), integers at pixel centres; camera.K in original pixels, arrays in network pixels",
         "metric": scene.metric,
         "arrays": {"file": SCENE_ARRAYS, "sha256": digest},
-        "provenance": asdict(scene.provenance),
+        "provenance": {key: value for key, value in asdict(scene.provenance).items() if key != "seconds"},
         "warnings": list(scene.warnings),
         "skipped": [{"name": name, "reason": reason} for name, reason in scene.skipped],
         "views": [_describe_view(view) for view in scene.views],
@@ -125,12 +129,12 @@ def _read_arrays(folder: Path, digest: str) -> dict[str, np.ndarray]:
         raise InputError(f"cannot read {path}: {error}", hint="Give the folder of a saved scene.") from error
 
 
-def _scene(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
+def _scene(described: dict[str, Any], arrays: dict[str, np.ndarray], seconds: dict[str, float]) -> Scene:
     provenance = dict(described["provenance"])
     provenance["changes"] = tuple(provenance["changes"])
     return Scene(
         views=tuple(_view(view, index, arrays) for index, view in enumerate(described["views"])),
-        provenance=Provenance(**provenance),
+        provenance=Provenance(**provenance, seconds=seconds),
         skipped=tuple((entry["name"], entry["reason"]) for entry in described["skipped"]),
         warnings=tuple(described["warnings"]),
         metric=described["metric"],

@@ -12,11 +12,13 @@ from manyview.files import write_json
 from manyview.formats.describe import (
     HALF_PIXEL,
     chosen_points,
+    doubtful,
     half_integer_intrinsics,
+    left_out,
     statement,
-    views_without_camera,
 )
 from manyview.formats.pictures import PlacedPicture, place_pictures
+from manyview.geometry.cameras import transform_pixels
 from manyview.scene import ExportOptions, PointCloud, Scene, SceneView
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
     about = {
         **statement(scene),
         "pixels": "the centre of the top-left pixel is (0.5, 0.5)",
-        "left_out": views_without_camera(scene),
+        "left_out": left_out(scene, options),
+        "doubtful": doubtful(scene, options),
         "notes": {picture.path: picture.note for picture in pictures if picture.note},
     }
     write_json(sparse / "manyview.json", about)
@@ -67,9 +70,7 @@ def observe(scene: Scene, index: int, cloud: PointCloud, options: ExportOptions)
     """
     view = scene.views[index]
     own = np.flatnonzero(cloud.view == index)
-    own_pixels = _apply(view.original_from_network, cloud.pixel[own].astype(np.float64))
-    if view.status != "used" and not options.include_low_confidence:
-        return Observations(own, own_pixels)
+    own_pixels = transform_pixels(view.original_from_network, cloud.pixel[own].astype(np.float64))
     others = np.flatnonzero(cloud.view != index)
     visible, pixels = _agreeing(view, cloud.points[others].astype(np.float64), options.depth_tolerance)
     return Observations(np.concatenate([own, others[visible]]), np.concatenate([own_pixels, pixels[visible]]))
@@ -79,17 +80,13 @@ def _agreeing(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np
     """(P,) bool, whether a world point lies on this view's depth map, and (P, 2) its original pixel (or nan)."""
     assert view.camera is not None
     pixels, depth = view.camera.project(points)
-    in_network = _apply(np.linalg.inv(view.original_from_network), pixels)
+    in_network = transform_pixels(np.linalg.inv(view.original_from_network), pixels)
     height, width = view.size
     x, y = np.nan_to_num(np.rint(in_network), nan=-1, posinf=-1, neginf=-1).T
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     x, y = np.where(inside, x, 0).astype(int), np.where(inside, y, 0).astype(int)
     own_depth = view.depth[y, x].astype(np.float64)
     return inside & view.valid[y, x] & (np.abs(depth - own_depth) <= tolerance * own_depth), pixels
-
-
-def _apply(affine: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    return pixels @ affine[:2, :2].T + affine[:2, 2]
 
 
 def _reconstruction(
@@ -109,7 +106,7 @@ def _reconstruction(
                 params=half_integer_intrinsics(camera),
             )
         )
-        keypoints = _apply(picture.picture_from_original, observations.pixels) + HALF_PIXEL
+        keypoints = transform_pixels(picture.picture_from_original, observations.pixels) + HALF_PIXEL
         image = pycolmap.Image(
             name=picture.path.partition("/")[2], keypoints=keypoints, camera_id=number, image_id=number
         )

@@ -32,17 +32,34 @@ def comment_lines(scene: Scene) -> list[str]:
     return [line.encode("ascii", "backslashreplace").decode() for line in lines]
 
 
-def views_with_camera(scene: Scene, what: str) -> list[tuple[int, SceneView, Camera]]:
-    """Index, view and camera of each view that has one; the others are logged, as not part of `what`."""
-    missing = views_without_camera(scene)
+def views_with_camera(scene: Scene, what: str, options: ExportOptions) -> list[tuple[int, SceneView, Camera]]:
+    """Index, view and camera of each view that is exported; the others are logged, as not part of `what`."""
+    missing = left_out(scene, options)
     if missing:
-        logger.warning("%s leaves out %d views without a camera: %s", what, len(missing), ", ".join(missing))
-    return [(index, view, view.camera) for index, view in enumerate(scene.views) if view.camera is not None]
+        logger.warning("%s leaves out %d views: %s", what, len(missing), "; ".join(missing))
+    return [
+        (index, view, view.camera)
+        for index, view in enumerate(scene.views)
+        if view.camera is not None and _is_exported(view, options)
+    ]
 
 
-def views_without_camera(scene: Scene) -> list[str]:
-    """Names of the views whose camera was not found."""
-    return [view.name for view in scene.views if view.camera is None]
+def left_out(scene: Scene, options: ExportOptions) -> list[str]:
+    """Names and reasons of the views that are not exported: without a camera, or with a doubtful one."""
+    return [_with_reason(view) for view in scene.views if not _is_exported(view, options)]
+
+
+def doubtful(scene: Scene, options: ExportOptions) -> list[str]:
+    """Names and reasons of the views that are exported although their camera is doubtful."""
+    return [_with_reason(view) for view in scene.views if _is_exported(view, options) and view.status != "used"]
+
+
+def _is_exported(view: SceneView, options: ExportOptions) -> bool:
+    return view.camera is not None and (view.status == "used" or options.include_low_confidence)
+
+
+def _with_reason(view: SceneView) -> str:
+    return f"{view.name}: {view.status}, {view.status_reason}".rstrip(", ")
 
 
 def chosen_points(

@@ -34,7 +34,7 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
         points = transform_points(GLTF_FROM_OPENCV, cloud.points.astype(np.float64))
         drawing.add_geometry(trimesh.PointCloud(points, colors=cloud.colours), node_name="points", geom_name="points")
     length = _frustum_length(scene)
-    for index, view, camera in views_with_camera(scene, "scene.glb"):
+    for index, view, camera in views_with_camera(scene, "scene.glb", options):
         name = f"camera {index} {view.name}".encode("utf-8", "replace").decode()
         drawing.add_geometry(_frustum(camera, length, _view_colour(index)), node_name=name, geom_name=name)
 
@@ -52,11 +52,8 @@ def _frustum(camera: Camera, length: float, colour: np.ndarray) -> Path3D:
     from trimesh.path import Path3D
     from trimesh.path.entities import Line
 
-    right, bottom = camera.width - 0.5, camera.height - 0.5
-    corners = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
-    vertices = np.vstack([camera.centre, camera.unproject(corners, np.full(4, length))])
     lines = [Line(points, color=colour) for points in _FRUSTUM_LINES]
-    return Path3D(entities=lines, vertices=transform_points(GLTF_FROM_OPENCV, vertices), process=False)
+    return Path3D(entities=lines, vertices=transform_points(GLTF_FROM_OPENCV, camera.frustum(length)), process=False)
 
 
 def _frustum_length(scene: Scene) -> float:

@@ -11,9 +11,10 @@ from manyview.files import write_json
 from manyview.formats.describe import (
     chosen_points,
     comment_lines,
+    doubtful,
     half_integer_intrinsics,
+    left_out,
     statement,
-    views_without_camera,
 )
 from manyview.formats.pictures import PlacedPicture, place_pictures
 from manyview.formats.ply import write_points
@@ -35,7 +36,8 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
         **statement(scene),
         "camera_axes": "OpenGL: x right, y up, z backward",
         "pixels": "the centre of the top-left pixel is (0.5, 0.5)",
-        "left_out": views_without_camera(scene),
+        "left_out": left_out(scene, options),
+        "doubtful": doubtful(scene, options),
         "notes": {picture.path: picture.note for picture in pictures if picture.note},
         "camera_model": "OPENCV",
         "ply_file_path": POINTS,

@@ -70,7 +70,7 @@ def place_pictures(scene: Scene, folder: Path, options: ExportOptions) -> list[P
     programs read, are decoded and written at their original size. Frames of videos, arrays, and photos that are no
     longer what they were have only the picture that the network saw; their camera is then given in its pixels.
     """
-    chosen = views_with_camera(scene, "the folder of pictures")
+    chosen = views_with_camera(scene, "the folder of pictures", options)
     plans = [_plan(view) for _, view, _ in chosen]
     names = unique_file_names(_with_suffix(view, plan) for (_, view, _), plan in zip(chosen, plans, strict=True))
     (folder / SHARED_FOLDER).mkdir(exist_ok=True)

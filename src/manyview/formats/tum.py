@@ -14,7 +14,7 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
 
     The timestamp is in seconds if every view with a camera has one, else the index of the view; a comment says which.
     """
-    chosen = views_with_camera(scene, "trajectory.txt")
+    chosen = views_with_camera(scene, "trajectory.txt", options)
     stamps = [view.timestamp for _, view, _ in chosen if view.timestamp is not None]
     in_seconds = bool(stamps) and len(stamps) == len(chosen)
     times = stamps if in_seconds else [index for index, _, _ in chosen]

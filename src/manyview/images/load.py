@@ -173,7 +173,7 @@ def _view(name: str, source: Path | None, decoded: Decoded, rules: FitRules) -> 
         view=View(
             name=name,
             # Absolute, so that the photo is found also from another working folder.
-            source=None if source is None else os.path.abspath(source),
+            source=None if source is None else str(source.absolute()),
             pixels=render(frame, decoded.image),
             original_size=decoded.original_size,
             original_from_network=frame.original_from_network,

@@ -99,18 +99,21 @@ MIDDLE_SIZES = [(96, 128), (128, 96), (112, 112), (88, 136)]
 
 
 def small() -> Recipe:
-    """The packaged model, `manyview-small`: two near views first, then more views, farther apart, at a finer scale."""
+    """The packaged model, `manyview-small`: two near views first, then more views, farther apart, then finer pictures.
+
+    What led to it, and how the packaged weights came about, is in docs/training-log.md.
+    """
     return Recipe(
         name="small",
         description="small, for a CPU; trained on procedural worlds alone, free to use",
         image_size=128,
         network=SMALL_NETWORK,
-        steps=40_000,
+        steps=20_000,
         stages=[
-            Stage(until=3700, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.4)),
-            Stage(until=4500, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=0.7)),
-            Stage(until=5750, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.0)),
-            Stage(until=40_000, sizes=MIDDLE_SIZES, views=[2, 3, 4, 6], images=16, worlds=WorldSettings(spread=1.0)),
+            Stage(until=1500, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.4)),
+            Stage(until=3000, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=0.7)),
+            Stage(until=5000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.0)),
+            Stage(until=20_000, sizes=MIDDLE_SIZES, views=[2, 3, 4, 6], images=16, worlds=WorldSettings(spread=1.0)),
         ],
     )
 
