@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trimesh
 from PIL import Image
+from plyfile import PlyData
 from typer.testing import CliRunner
 
 import manyview
@@ -52,6 +52,11 @@ def reconstruct(photos, model, out, *options: str, inputs: list | None = None) -
     result = run.invoke(cli.app, ["reconstruct", *given, "-o", str(out), "-m", str(model), "--json", *options])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
+
+
+def points_in(path: Path) -> int:
+    """Number of points in a PLY file, by a reader of others."""
+    return PlyData.read(path)["vertex"].count
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def test_figures_are_those_of_the_scene_and_of_its_files(photos, model, tmp_path
     assert (figures["views"], figures["used"], figures["cameras_found"]) == (3, 0, 3)
     assert figures["focal_pixels"] == 70
     cloud = scene.point_cloud(percentile=50, include_low_confidence=True)
-    assert figures["points"] == len(cloud) == len(trimesh.load(out / "points.ply").vertices) > 1000
+    assert figures["points"] == len(cloud) == points_in(out / "points.ply") > 1000
     assert len(cloud) < len(scene.point_cloud(percentile=0, include_low_confidence=True))
     assert len(figures["not_used"]) == 3
     assert set(figures["files"]) == {str(path) for path in out.iterdir() if path.name != "manifest.json"}
@@ -115,7 +120,7 @@ def test_figures_are_those_of_the_scene_and_of_its_files(photos, model, tmp_path
 
 def test_doubtful_views_are_exported_on_request_only(photos, model, tmp_path):
     figures = reconstruct(photos, model, tmp_path / "o", *CAMERA)
-    assert figures["points"] == len(trimesh.load(tmp_path / "o" / "points.ply").vertices) == 0
+    assert figures["points"] == points_in(tmp_path / "o" / "points.ply") == 0
 
 
 def test_equal_runs_write_equal_bytes(photos, model, tmp_path):
@@ -126,7 +131,7 @@ def test_equal_runs_write_equal_bytes(photos, model, tmp_path):
         one, two, other = ((tmp_path / folder / file).read_bytes() for folder in ("one", "two", "other"))
         assert one == two
         assert one != other
-    assert len(trimesh.load(tmp_path / "one" / "points.ply").vertices) > 1000
+    assert points_in(tmp_path / "one" / "points.ply") > 1000
 
 
 def test_options_reach_the_reconstruction(photos, model, tmp_path):
@@ -221,9 +226,7 @@ def test_each_kind_of_error_has_a_line_and_an_exit_code(
     got, stderr = fails(monkeypatch, capsys, "reconstruct", *filled, "-o", tmp_path / "o")
     assert got == code
     assert words in stderr.replace("\n", " ")
-    assert stderr.startswith("error ")
-    assert "hint " in stderr
-    assert "Traceback" not in stderr
+    assert [line.split()[0] for line in stderr.strip().splitlines()] == ["error", "hint"]
     assert not (tmp_path / "o").exists()
 
 
@@ -287,7 +290,7 @@ def test_export_writes_elsewhere_with_its_own_percentile_and_refuses_what_is_no_
     assert run.invoke(cli.app, [*map(str, arguments), "--percentile", "90"]).exit_code == 0
     scene = manyview.Scene.load(written)
     few = scene.point_cloud(percentile=90, include_low_confidence=True)
-    assert len(trimesh.load(tmp_path / "more" / "points.ply").vertices) == len(few) > 0
+    assert points_in(tmp_path / "more" / "points.ply") == len(few) > 0
     code, stderr = fails(monkeypatch, capsys, *arguments)
     assert code == 7
     assert "already holds" in stderr

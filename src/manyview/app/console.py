@@ -32,7 +32,8 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressCallback]:
         RateColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def report(done: int, total: int | None, what: str) -> None:
