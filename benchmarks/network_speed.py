@@ -25,14 +25,15 @@ CASES = ("2x224x224", "4x224x224", "8x224x224", "2x384x512")
 RESULTS = Path(__file__).resolve().parent / "results" / "network_speed.json"
 
 
-def random_network():
+def random_network(dtype: str = "float32"):
     """The released sizes with weights of the usual magnitude; a few seconds."""
     import torch
 
     from manyview.networks.checkpoints.fast3r import empty_fast3r
     from manyview.networks.fast3r import Fast3RConfig
 
-    network = empty_fast3r(Fast3RConfig()).to_empty(device="cpu").eval().requires_grad_(False)
+    network = empty_fast3r(Fast3RConfig()).to(getattr(torch, dtype))
+    network = network.to_empty(device="cpu").eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         if parameter.ndim >= 2:
@@ -61,8 +62,6 @@ def runner(variant: str, network):
 
     if variant == "simple":
         return lambda images: fast3r_reference(network, images, draw_ids(1, len(images), 0))
-    if variant == "bf16":
-        network.to(torch.bfloat16)
     for head in (network.global_head, network.local_head):
         head.to(memory_format=torch.channels_last)
     return lambda images: network(images, economy=Economy(head_images=1))
@@ -72,7 +71,7 @@ def measure(variant: str, case: str, runs: int) -> dict[str, float]:
     """Seconds (best of `runs` after a warm-up) and memory of this process."""
     import torch
 
-    network = random_network()
+    network = random_network("bfloat16" if variant == "bf16" else "float32")
     run, images = runner(variant, network), images_of(case)
     before = resident()
     seconds = []

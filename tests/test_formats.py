@@ -72,8 +72,12 @@ def test_views_without_a_camera_are_reported(tmp_path, caplog):
     without_camera(synthetic_scene(), 1).export(tmp_path, ["colmap", "nerfstudio", "tum", "glb"])
     for what in ("pictures", "trajectory.txt", "scene.glb"):
         assert any(what in r.getMessage() and "view1.png" in r.getMessage() for r in caplog.records)
-    assert json.loads((tmp_path / "transforms.json").read_text())["left_out"] == ["view1.png: camera_not_found, too little overlap"]
-    assert json.loads((tmp_path / "sparse/0/manyview.json").read_text())["left_out"] == ["view1.png: camera_not_found, too little overlap"]
+    assert json.loads((tmp_path / "transforms.json").read_text())["left_out"] == [
+        "view1.png: camera_not_found, too little overlap"
+    ]
+    assert json.loads((tmp_path / "sparse/0/manyview.json").read_text())["left_out"] == [
+        "view1.png: camera_not_found, too little overlap"
+    ]
 
 
 @pytest.mark.parametrize("metric", [False, True])

@@ -1,0 +1,69 @@
+"""Put the measured figures of `benchmarks/results/` into the README and the model card, between their markers.
+
+python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from model_card import tables as card_tables
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+CARD = ROOT / "src/manyview/networks/checkpoints/packaged/manyview-small.md"
+
+
+def main() -> None:
+    speed = json.loads((RESULTS / "network_speed.json").read_text())
+    insert(ROOT / "README.md", "speed", speed_section(speed))
+    card = json.loads((RESULTS / "model_card.json").read_text())
+    insert(CARD, "tables", card_tables(card))
+
+
+def insert(path: Path, name: str, text: str) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    content = path.read_text()
+    if not pattern.search(content):
+        raise SystemExit(f"{path} has no markers <!-- {name} --> and <!-- /{name} -->")
+    path.write_text(pattern.sub(lambda match: f"{match[1]}{text.strip()}\n{match[2]}", content))
+
+
+def speed_section(report: dict) -> str:
+    """The speed table with hardware, versions and command."""
+    hardware = report["hardware"]
+    lines = [
+        "The released configuration (648 M parameters) with random weights, against the simple float32 path (naive",
+        "attention, everything kept, `manyview.networks.reference`); medians of processes that took turns.",
+        "",
+        "| views | simple | ours, float32 | ours, bfloat16 | float32 peak memory | bfloat16 peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case, result in report["cases"].items():
+        views, height, width = case.split("x")
+        medians, ratios = result["medians"], result["against_simple"]
+        lines.append(
+            f"| {views} at {width}x{height} | {medians['simple']['seconds']:.1f} s "
+            f"| {medians['fast']['seconds']:.1f} s ({ratios['fast']['times_faster']:.1f} x faster) "
+            f"| {medians['bf16']['seconds']:.1f} s ({ratios['bf16']['times_faster']:.1f} x faster) "
+            f"| {ratios['fast']['of_its_peak']:.0%} of the simple path's "
+            f"({ratios['fast']['of_its_memory_beyond_weights']:.0%} beyond the weights) "
+            f"| {ratios['bf16']['of_its_peak']:.0%} |"
+        )
+    worst = max(report["largest_relative_difference"].values())
+    lines += [
+        "",
+        f"Float32 results differ by at most {worst:.0e} of the largest value. The weights alone take 2.6 GB, so the",
+        "peak can hardly fall with few views. "
+        f"{hardware['processor']}, {hardware['cores']} cores, {hardware['instructions']}, "
+        f"torch {hardware['torch']}, Python {hardware['python']}; `{report['command']}`.",
+        "No figure has been measured on a GPU yet.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
