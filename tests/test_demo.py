@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from manyview.app.picture import (
 )
 from manyview.errors import ExportError, InputError
 from manyview.evaluation.held_out import Truth, compare_with_truth, photograph_world
-from manyview.scene import Scene
+from manyview.scene import Scene, SceneView
 from manyview.training.data import FIRST_HELD_OUT_SEED
 from scenes import synthetic_scene, with_view, without_camera, without_points
 from toys import MOVE, oracle_scene, tiny_model
@@ -117,7 +118,9 @@ def test_a_camera_that_looks_straight_down_is_drawn():
     camera = scene.views[0].camera
     down = np.eye(4)
     down[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
-    assert top_view(with_view(scene, 0, camera=replace(camera, world_from_camera=down)), None, (200, 300)).std() > 5
+    drawn = top_view(with_view(scene, 0, camera=replace(camera, world_from_camera=down)), None, (200, 300))
+    missing = top_view(without_camera(scene, 0), None, (200, 300))
+    assert pixels_near(drawn, VIEW_COLOURS[0]) > 20 > pixels_near(missing, VIEW_COLOURS[0])
 
 
 def test_given_photos_are_shown_instead_of_small_pictures():
@@ -127,17 +130,25 @@ def test_given_photos_are_shown_instead_of_small_pictures():
     assert pixels_near(scene_picture(scene), (250, 10, 240)) == 0
 
 
-def test_upright_pictures_keep_their_shape():
-    views = [
-        replace(
-            view,
-            image=np.ascontiguousarray(view.image.swapaxes(0, 1)),
-            **{n: getattr(view, n).swapaxes(0, 1).copy() for n in ("depth", "points", "confidence", "valid")},
-        )
-        for view in synthetic_scene(2).views
-    ]
-    picture = scene_picture(replace(synthetic_scene(2), views=views))
-    assert 400 < picture.shape[0] < 1000
+def upright(view: SceneView) -> SceneView:
+    names = ("image", "depth", "points", "confidence", "valid")
+    return replace(view, **{n: np.ascontiguousarray(getattr(view, n).swapaxes(0, 1)) for n in names})
+
+
+def length_of_first_run(flags: np.ndarray) -> int:
+    return next(len(list(members)) for flag, members in groupby(flags) if flag)
+
+
+@pytest.mark.parametrize("turn", [lambda view: view, upright], ids=["wide", "upright"])
+def test_pictures_keep_their_shape(turn):
+    scene = synthetic_scene(2)
+    views = [turn(view) for view in scene.views]
+    height, width = views[0].size
+    photos = [np.full((3 * height, 3 * width, 3), (250, 10, 240), np.uint8)] * 2
+    picture = scene_picture(replace(scene, views=views), photos=photos)
+    shown = np.abs(picture.astype(int) - (250, 10, 240)).max(-1) <= 12
+    got = length_of_first_run(shown.any(axis=1)) / length_of_first_run(shown.any(axis=0))
+    assert got == pytest.approx(height / width, rel=0.05)
 
 
 def test_a_saved_picture_is_read_back_and_replaces_an_earlier_one(tmp_path):
@@ -209,7 +220,8 @@ def test_the_demo_replaces_its_own_files_only_and_not_unasked(demo, tmp_path):
 
 @pytest.mark.parametrize(("seed", "views"), [(7, 4), (FIRST_HELD_OUT_SEED - 1, 4), (1 << 63, 4), (None, 1), (None, 65)])
 def test_worlds_that_may_have_been_trained_on_are_refused(tmp_path, seed, views):
-    with pytest.raises(InputError):
+    words = "no model was trained on have seeds from" if seed is not None else f"2 to 64 views, got {views}"
+    with pytest.raises(InputError, match=words):
         run_demo(tmp_path / "out", model=tiny_model(), seed=seed, views=views)
     assert not (tmp_path / "out").exists()
 

@@ -190,9 +190,12 @@ def test_a_random_network_is_evaluated_as_users_run_it_and_twice_alike():
     assert isinstance(reports[0], WorldReport) and reports[0].depth_error > 0.05
 
 
-@pytest.mark.parametrize(("views", "scenes", "size"), [(1, 1, SIZE), (2, 0, SIZE), (2, 1, None)])
-def test_impossible_evaluations_are_errors(views, scenes, size):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("views", "scenes", "size", "words"),
+    [(1, 1, SIZE, "got views=1"), (2, 0, SIZE, "and scenes=0"), (2, 1, None, "no size of the pictures")],
+)
+def test_impossible_evaluations_are_errors(views, scenes, size, words):
+    with pytest.raises(InputError, match=words):
         evaluate_on_worlds(Oracle(), views=views, scenes=scenes, first_seed=SEED, size=size)
 
 
