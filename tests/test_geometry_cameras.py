@@ -23,6 +23,7 @@ from manyview.geometry import (
     points_from_depth,
     project_points,
     spread_sample,
+    transform_pixels,
     transform_points,
 )
 
@@ -135,3 +136,21 @@ def test_a_sample_reaches_all_parts_of_the_picture_and_takes_the_most_confident_
     chosen = spread_sample(np.ones((64, 64), dtype=bool), 64, confidence=confidence)
     blocks = confidence.reshape(8, 8, 8, 8).swapaxes(1, 2).reshape(64, 64)
     np.testing.assert_array_equal(confidence.reshape(-1)[chosen], np.nanmax(blocks, axis=1))
+
+
+@given(seeds, st.floats(0.1, 10))
+def test_a_frustum_is_the_centre_and_the_corners_of_the_picture(seed: int, depth: float) -> None:
+    camera = random_camera(seed)
+    frustum = camera.frustum(depth)
+    np.testing.assert_array_equal(frustum[0], camera.centre)
+    pixels, depths = camera.project(frustum[1:])
+    right, bottom = camera.width - 0.5, camera.height - 0.5
+    np.testing.assert_allclose(pixels, [[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]], atol=1e-4)
+    np.testing.assert_allclose(depths, depth, rtol=1e-6)
+
+
+def test_affine_matrices_apply_to_pixels_of_any_shape() -> None:
+    matrix = np.array([[2.0, 0.5, 3.0], [0.0, 4.0, -1.0], [0.0, 0.0, 1.0]])
+    pixels = np.random.default_rng(0).normal(size=(3, 4, 2))
+    homogeneous = np.concatenate([pixels, np.ones((3, 4, 1))], axis=-1)
+    np.testing.assert_allclose(transform_pixels(matrix, pixels), (homogeneous @ matrix.T)[..., :2])

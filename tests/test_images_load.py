@@ -66,6 +66,13 @@ def test_a_list_keeps_its_order_and_may_mix_kinds(tmp_path: Path) -> None:
     assert len(set(names(views))) == 4
 
 
+def test_the_source_is_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.png")
+    monkeypatch.chdir(tmp_path)
+    (view,) = load_views("a.png")
+    assert view.source == str(tmp_path / "a.png")
+
+
 def test_equal_file_names_are_told_apart(tmp_path: Path) -> None:
     paths = []
     for seed, folder in enumerate(("left", "right")):

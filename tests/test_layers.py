@@ -69,6 +69,10 @@ def test_linear_uses_the_fast_route_where_it_is_exact(monkeypatch):
     input, weight = noise(4, 48), noise(32, 48)
     with torch.inference_mode():
         linear(input, weight, activation="gelu")
+        assert called == ["gelu"]
+        linear(input.T.contiguous().T, weight)
+        with pytest.raises(RuntimeError, match="dtype"):
+            linear(input.bfloat16(), weight)
     assert called == ["gelu"]
     monkeypatch.setattr(matmul, "onednn_is_exact", lambda dtype: False)
     with torch.inference_mode():

@@ -92,15 +92,16 @@ def reconstruct(
 ) -> None:
     """Reconstruct a scene from photos or a video."""
     from manyview.app.console import print_json, progress_bars, show_summary, summarise
-    from manyview.files import refuse_results
+    from manyview.files import refuse_inputs_inside, refuse_results
     from manyview.methods.fast3r import Fast3ROptions
     from manyview.methods.model import reconstruct as run
-    from manyview.scene import check_formats
+    from manyview.scene import check_formats, result_names
 
     _set_verbose(verbose)
     formats = check_formats(_listed(export))
     exported = _export_options(percentile, include_low_confidence, copy_images)
-    refuse_results(output, overwrite=overwrite)
+    refuse_inputs_inside(output, inputs)
+    refuse_results(output, overwrite=overwrite, names=result_names(formats))
     start = time.perf_counter()
     with progress_bars(quiet=as_json) as progress:
         scene = run(

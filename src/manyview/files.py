@@ -6,9 +6,10 @@ import filecmp
 import json
 import os
 import shutil
+import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,19 @@ from manyview.errors import ExportError, InputError
 MANIFEST = "manifest.json"
 PROGRAM = "manyview"
 SHARED_FOLDER = "images"  # several exports point to the same pictures: equal ones are left as they are
+STAGING = ".manyview-"  # folders in which files are made; one is left behind only where a run was killed
 LONGEST_NAME = 180  # bytes; file systems allow 255, and suffixes are added
 
 
 @contextmanager
-def staged(folder: Path, *, overwrite: bool = False, last: str = "", whole: bool = False) -> Iterator[Path]:
+def staged(
+    folder: Path, *, overwrite: bool = False, last: str = "", whole: bool = False, keep: Collection[Path] = ()
+) -> Iterator[Path]:
     """Give an empty folder to write into; when the block ends well, its files are moved into `folder`.
 
     With `whole`, the new files are all that is to be there: files of ours from earlier results, which the manifest
-    lists, are deleted once the new ones are in place. Nothing else is ever deleted.
+    lists, are deleted once the new ones are in place. Nothing else is ever deleted, nor the files in `keep`, such as
+    photos of ours that the result is made from.
 
     An error or an interrupt in the block leaves `folder` as it was. Each file is synced and renamed, `last` after the
     others; `folder/manifest.json` lists what is ours, says `"complete": false` meanwhile, and is written at the end.
@@ -39,9 +44,10 @@ def staged(folder: Path, *, overwrite: bool = False, last: str = "", whole: bool
     staging = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".manyview-", dir=folder))
+        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
         yield staging
-        _move_in(staging, folder, overwrite=overwrite, last=last, whole=whole)
+        stale = _stale(folder, staging, keep) if whole else set()
+        _move_in(staging, folder, overwrite=overwrite, last=last, stale=stale)
     except OSError as error:
         raise ExportError(f"cannot write into {folder}: {error}", hint="Check the path and the free space.") from error
     finally:
@@ -52,21 +58,46 @@ def staged(folder: Path, *, overwrite: bool = False, last: str = "", whole: bool
                 folder.rmdir()
 
 
-def refuse_results(folder: Path, *, overwrite: bool) -> None:
-    """A check before long work: may results be written into `folder`?
+def refuse_results(folder: Path, *, overwrite: bool, names: Iterable[str] = ()) -> None:
+    """A check before long work: may results be written into `folder`? It may be missing or empty.
+
+    Args:
+        folder: where they are to go.
+        overwrite: results of ours may be replaced.
+        names: of the files and folders that will be written into it.
 
     Raises:
-        ExportError: it is a file; it holds results of ours and `overwrite` is False; or it holds files of others only.
+        ExportError: it is a file, or cannot be written to; it holds results of ours and `overwrite` is False; it holds
+            files of others only; or one of `names` is there and not ours.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         raise ExportError(f"{folder} is a file; expected a folder", hint="Choose another name.")
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ExportError(f"{folder} cannot be written: {nearest} does not allow it", hint="Choose another folder.")
     owned = owned_files(folder)
     if owned and not overwrite:
         raise ExportError(f"{folder} already holds results", hint=f"Choose another folder, or {_OVERWRITE}.")
-    if not owned and folder.is_dir() and any(folder.iterdir()):
-        raise ExportError(
-            f"{folder} holds files that manyview did not write", hint="Choose another folder; they are never replaced."
-        )
+    foreign = [name for name in names if _is_foreign(folder / name, name, owned)]
+    if not owned and folder.is_dir():
+        foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(STAGING))
+    _refuse_foreign(folder, foreign)
+
+
+def _is_foreign(path: Path, name: str, owned: set[str]) -> bool:
+    """Whether something is at `path` that is not ours, nor a folder with something of ours, nor an empty folder."""
+    if not os.path.lexists(path) or any(mine == name or mine.startswith(f"{name}/") for mine in owned):
+        return False
+    return path.is_symlink() or not path.is_dir() or any(path.iterdir())
+
+
+def refuse_inputs_inside(folder: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise ExportError if a photo, folder or video to be read lies in `folder`, whose files may be replaced."""
+    for given in inputs:
+        if Path(given).resolve().is_relative_to(folder.resolve()):
+            raise ExportError(
+                f"the input {given} lies in the output folder {folder}", hint="Choose another output folder."
+            )
 
 
 @contextmanager
@@ -160,30 +191,51 @@ def _claim(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _move_in(staging: Path, folder: Path, *, overwrite: bool, last: str, whole: bool) -> None:
-    staged_names = sorted(
-        p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_symlink() or p.is_file()
-    )
+def _move_in(staging: Path, folder: Path, *, overwrite: bool, last: str, stale: set[str]) -> None:
+    made = _files_below(staging)
     owned = owned_files(folder)
-    names = [name for name in staged_names if not _is_shared(staging / name, folder / name, name, owned)]
+    names = [name for name in made if not _is_shared(staging / name, folder / name, name, owned)]
     _refuse_conflicts(folder, names, owned, overwrite=overwrite)
     _write_manifest(staging, folder, owned.union(names), complete=False)
+    allowed = stat.S_IMODE((folder / MANIFEST).stat().st_mode)  # what the system lets a new file have
     for name in sorted(names, key=lambda name: name == last):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        _set_permissions(staging / name, allowed)
         _replace(staging / name, target)
-    stale = owned.difference(staged_names) if whole else set()
-    _delete(folder, stale)
+    _delete(folder, stale, made)
     _write_manifest(staging, folder, owned.union(names) - stale, complete=True)
 
 
-def _delete(folder: Path, names: set[str]) -> None:
-    """Delete files of ours, and folders that are empty then."""
-    for name in names:
+def _files_below(folder: Path) -> list[str]:
+    """Relative paths with forward slashes, sorted."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or p.is_file())
+
+
+def _stale(folder: Path, staging: Path, keep: Collection[Path]) -> set[str]:
+    """Files of ours in `folder` that are neither written anew nor to be kept."""
+    kept = {_place(path) for path in keep}
+    return {name for name in owned_files(folder).difference(_files_below(staging)) if _place(folder / name) not in kept}
+
+
+def _place(path: Path) -> Path:
+    """Where a file lies: links among its folders are followed, but the file may be a link itself."""
+    return path.parent.resolve() / path.name
+
+
+def _delete(folder: Path, names: set[str], made: list[str]) -> None:
+    """Delete files of ours, and folders that are empty then; `made` are the names of new files, which stay.
+
+    Where upper and lower case are the same, an old name may be that of a new file, so files are told by identity.
+    """
+    new = {_identity(folder / name) for name in made}
+    for name in sorted(names):
         path = folder / name
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             continue  # a folder was exchanged for a link: what lies behind it is not ours
-        path.unlink(missing_ok=True)
+        if not (path.is_symlink() or path.is_file()) or _identity(path) in new:
+            continue  # it is gone, or a folder is in its place
+        path.unlink()
         for parent in path.parents:
             if parent == folder:
                 break
@@ -191,12 +243,25 @@ def _delete(folder: Path, names: set[str]) -> None:
                 parent.rmdir()
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def _set_permissions(path: Path, allowed: int) -> None:
+    """Some writers make files that only their owner can read: let them have what other new files have."""
+    if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != allowed:
+        path.chmod(allowed)
+
+
 def _is_shared(source: Path, target: Path, name: str, owned: set[str]) -> bool:
     """Whether `target` is a picture of ours that is already what `source` would make it."""
     if not name.startswith(f"{SHARED_FOLDER}/") or name not in owned or not target.exists():
         return False
-    if source.is_symlink() or target.is_symlink():
-        return source.is_symlink() and target.is_symlink() and source.resolve() == target.resolve()
+    if source.is_symlink():  # it may also lead to the target: the photos are pictures of an earlier result
+        return source.resolve() == target.resolve()
+    if target.is_symlink():
+        return False
     return filecmp.cmp(source, target, shallow=False)
 
 
@@ -207,13 +272,17 @@ def _refuse_conflicts(folder: Path, names: list[str], owned: set[str], *, overwr
     there = [name for name in names if os.path.lexists(folder / name)]
     foreign = [name for name in there if name not in owned]
     outside = [name for name in names if not (folder / name).parent.resolve().is_relative_to(folder.resolve())]
-    if foreign or outside:
-        raise ExportError(
-            f"{folder} holds files that manyview did not write: {_few(foreign + outside)}",
-            hint="Choose another folder; they are never replaced.",
-        )
+    _refuse_foreign(folder, foreign + outside)
     if there and not overwrite:
         raise ExportError(f"{folder} already holds {_few(there)}", hint=f"Choose another folder, or {_OVERWRITE}.")
+
+
+def _refuse_foreign(folder: Path, names: list[str]) -> None:
+    if names:
+        raise ExportError(
+            f"{folder} holds files that manyview did not write: {_few(names)}",
+            hint="Choose another folder; they are never replaced.",
+        )
 
 
 def _few(names: list[str]) -> str:
@@ -233,18 +302,10 @@ def _replace(source: Path, target: Path) -> None:
         source.unlink()
         source.symlink_to(relative)
     else:
-        source.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
         _sync(source)
     source.replace(target)
     with suppress(OSError):  # not every system lets a folder be synced
         _sync(target.parent)
-
-
-def _umask() -> int:
-    """Permissions that new files are not to have; the system tells only while it is being set."""
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
 
 
 def _sync(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
@@ -102,7 +104,7 @@ class Provenance:
     weights_licence: str
     settings: dict[str, str | int | float | bool | None] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
     changes: tuple[str, ...] = ()
 
 
@@ -138,6 +140,14 @@ class ExportOptions:
         for name in ("max_points", "max_colmap_points"):
             if (most := getattr(self, name)) is not None and most < 1:
                 raise ExportError(f"{name} is {most}", hint="Give at least 1, or None for all.")
+        if self.min_confidence is not None and not math.isfinite(self.min_confidence):
+            raise ExportError(f"min_confidence is {self.min_confidence}", hint="Give a number, or None.")
+        if not 0 <= self.depth_tolerance < math.inf:
+            raise ExportError(f"depth_tolerance is {self.depth_tolerance}", hint="Give a share, such as 0.02.")
+        if self.seed < 0:
+            raise ExportError(f"the seed is {self.seed}", hint="Give 0 or more.")
+        if self.link_images not in ("link", "copy"):
+            raise ExportError(f"link_images is {self.link_images!r}", hint='Give "link" or "copy".')
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,10 +171,14 @@ class Scene:
     @property
     def frame(self) -> str:
         """What frame points and cameras are in, in words."""
-        axes = "OpenCV axes: x right, y down, z forward"
+        return f"{self.origin}, OpenCV axes: x right, y down, z forward"
+
+    @property
+    def origin(self) -> str:
+        """What the world's origin is, in words."""
         if self.views and self.views[0].camera is None:
-            return f"world = about the camera of the first view, which could not be found exactly; {axes}"
-        return f"world = camera of the first view, {axes}"
+            return "world = about the camera of the first view, which could not be found exactly"
+        return "world = camera of the first view"
 
     @property
     def world_from_camera(self) -> np.ndarray:
@@ -181,7 +195,7 @@ class Scene:
         return np.array(matrices, dtype=np.float64).reshape(-1, 3, 3)
 
     def equals(self, other: Scene) -> bool:
-        """Whether everything is the same, arrays to the last bit."""
+        """Whether everything but the timings is the same, arrays to the last bit."""
         return _same(self, other)
 
     def point_cloud(
@@ -246,7 +260,9 @@ class Scene:
         options: ExportOptions | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
-        """`save` and `export` at once: afterwards `folder` holds this result, and none of an earlier one of ours.
+        """`save` and `export` at once; with `overwrite`, nothing of an earlier result of ours is left in `folder`.
+
+        Only files that our manifest lists are deleted, and none that this scene's photos are.
 
         Raises:
             ExportError: as `save` and `export`; then the folder is as it was.
@@ -255,7 +271,8 @@ class Scene:
 
         exporters = [_known_exporters()[name].load() for name in check_formats(formats)]
         folder = Path(folder)
-        with staged(folder, overwrite=overwrite, last=SCENE_JSON, whole=overwrite) as staging:
+        photos = [Path(view.source) for view in self.views if view.source is not None]
+        with staged(folder, overwrite=overwrite, last=SCENE_JSON, whole=overwrite, keep=photos) as staging:
             written = write_scene(self, staging)
             written = [p for export in exporters for p in export(self, staging, options or ExportOptions())] + written
         return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
@@ -285,6 +302,15 @@ class Scene:
         return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
 
 
+def result_names(formats: Sequence[str]) -> list[str]:
+    """Names of the files and folders that `Scene.write` with these formats may make in its folder."""
+    from manyview.scene_files import SCENE_ARRAYS, SCENE_JSON, TIMINGS
+
+    modules = [import_module(_known_exporters()[name].module) for name in check_formats(formats)]
+    made = [name for module in modules for name in getattr(module, "WRITES", ())]  # others' formats need not say
+    return list(dict.fromkeys([SCENE_JSON, SCENE_ARRAYS, TIMINGS, *made]))
+
+
 def check_formats(names: Sequence[str]) -> list[str]:
     """The names without repetition, after a check that there is an exporter for each.
 
@@ -308,5 +334,5 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, (Scene, SceneView, Camera, Provenance)) and type(a) is type(b):
-        return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+        return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
     return a == b

@@ -134,7 +134,7 @@ def _scene(described: dict[str, Any], arrays: dict[str, np.ndarray], seconds: di
     provenance["changes"] = tuple(provenance["changes"])
     return Scene(
         views=tuple(_view(view, index, arrays) for index, view in enumerate(described["views"])),
-        provenance=Provenance(**provenance, seconds=seconds),
+        provenance=Provenance(**{**provenance, "seconds": seconds or provenance.get("seconds", {})}),
         skipped=tuple((entry["name"], entry["reason"]) for entry in described["skipped"]),
         warnings=tuple(described["warnings"]),
         metric=described["metric"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manyview.files import write_json
+from manyview.files import SHARED_FOLDER, write_json
 from manyview.formats.describe import (
     HALF_PIXEL,
     chosen_points,
@@ -23,6 +23,9 @@ from manyview.scene import ExportOptions, PointCloud, Scene, SceneView
 
 if TYPE_CHECKING:
     import pycolmap
+
+
+WRITES = ("sparse", SHARED_FOLDER)
 
 
 @dataclass(frozen=True)

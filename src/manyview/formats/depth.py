@@ -19,6 +19,7 @@ from manyview.images.colourmaps import coloured
 from manyview.scene import ExportOptions, Scene, SceneView
 
 FOLDER = "depth"
+WRITES = (FOLDER,)
 _LARGEST = 65535
 _DESCRIPTION_TAG = 270  # ImageDescription
 

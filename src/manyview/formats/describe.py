@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -28,8 +29,12 @@ def statement(scene: Scene) -> dict[str, str]:
 
 def comment_lines(scene: Scene) -> list[str]:
     """`statement` as lines of plain ASCII, for headers that allow no more."""
-    lines = [f"{key}: {' '.join(value.split())}" for key, value in statement(scene).items()]
-    return [line.encode("ascii", "backslashreplace").decode() for line in lines]
+    return plain_ascii(f"{key}: {value}" for key, value in statement(scene).items())
+
+
+def plain_ascii(lines: Iterable[str]) -> list[str]:
+    """Each on one line of its own, in ASCII."""
+    return [" ".join(line.split()).encode("ascii", "backslashreplace").decode() for line in lines]
 
 
 def views_with_camera(scene: Scene, what: str, options: ExportOptions) -> list[tuple[int, SceneView, Camera]]:

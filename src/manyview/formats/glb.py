@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manyview.formats.describe import chosen_points, statement, views_with_camera
+from manyview.formats.describe import chosen_points, doubtful, left_out, statement, views_with_camera
 from manyview.geometry.cameras import Camera, transform_points
 from manyview.scene import ExportOptions, Scene
 
 if TYPE_CHECKING:
     from trimesh.path import Path3D
 
+WRITES = ("scene.glb",)
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])  # glTF: x right, y up, z backward
-GLTF_FRAME = "world = camera of the first view, glTF axes: x right, y up, z backward"
+GLTF_AXES = "glTF axes: x right, y up, z backward"
 
 _FRUSTUM_SHARE = 0.1  # length of a drawn frustum, as a share of the scene's median depth
 _FRUSTUM_LINES = ([1, 2, 3, 4, 1], [0, 1], [0, 2], [0, 3], [0, 4])  # vertex 0 is the apex
@@ -35,16 +36,23 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
         drawing.add_geometry(trimesh.PointCloud(points, colors=cloud.colours), node_name="points", geom_name="points")
     length = _frustum_length(scene)
     for index, view, camera in views_with_camera(scene, "scene.glb", options):
-        name = f"camera {index} {view.name}".encode("utf-8", "replace").decode()
+        name = _portable(f"camera {index} {view.name}")
         drawing.add_geometry(_frustum(camera, length, _view_colour(index)), node_name=name, geom_name=name)
 
     def describe(tree: dict[str, Any]) -> None:
         # glTF lengths are metres by definition; "units" says whether these are.
-        tree["asset"]["extras"] = {**statement(scene), "frame": GLTF_FRAME}
+        about = {"left_out": left_out(scene, options), "doubtful": doubtful(scene, options)}
+        about = {what: [_portable(line) for line in lines] for what, lines in about.items()}
+        tree["asset"]["extras"] = {**statement(scene), "frame": f"{scene.origin}, {GLTF_AXES}", **about}
 
     path = folder / "scene.glb"
     path.write_bytes(export_glb(drawing, tree_postprocessor=describe))
     return [path]
+
+
+def _portable(text: str) -> str:
+    """Without what UTF-8 cannot say: parts of a file name that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _frustum(camera: Camera, length: float, colour: np.ndarray) -> Path3D:

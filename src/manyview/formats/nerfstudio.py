@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from manyview.files import write_json
+from manyview.files import SHARED_FOLDER, write_json
 from manyview.formats.describe import (
     chosen_points,
     comment_lines,
@@ -21,6 +21,7 @@ from manyview.formats.ply import write_points
 from manyview.scene import ExportOptions, Scene
 
 POINTS = "sparse_pc.ply"
+WRITES = ("transforms.json", POINTS, SHARED_FOLDER)
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # camera axes: x right, y up, z backward
 
 

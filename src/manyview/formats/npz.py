@@ -11,6 +11,8 @@ import numpy as np
 from manyview.formats.describe import statement
 from manyview.scene import ExportOptions, Scene
 
+WRITES = ("scene.npz",)
+
 
 def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
     """Write `scene.npz`; `numpy.load` reads it without pickle.

@@ -9,6 +9,7 @@ import numpy as np
 from manyview.formats.describe import chosen_points, comment_lines
 from manyview.scene import ExportOptions, PointCloud, Scene
 
+WRITES = ("points.ply",)
 _VERTEX = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("confidence", "<f4")]
 )

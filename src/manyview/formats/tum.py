@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from manyview.formats.describe import comment_lines, views_with_camera
+from manyview.formats.describe import comment_lines, doubtful, left_out, plain_ascii, views_with_camera
 from manyview.geometry.cameras import Camera
 from manyview.scene import ExportOptions, Scene
+
+WRITES = ("trajectory.txt",)
 
 
 def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
@@ -20,6 +22,8 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
     times = stamps if in_seconds else [index for index, _, _ in chosen]
     lines = [
         *(f"# {line}" for line in comment_lines(scene)),
+        *(f"# left out: {line}" for line in plain_ascii(left_out(scene, options))),
+        *(f"# doubtful: {line}" for line in plain_ascii(doubtful(scene, options))),
         f"# timestamp: {'seconds' if in_seconds else 'index of the view'}",
         "# timestamp tx ty tz qx qy qz qw (world from camera)",
         *(_line(time, camera) for time, (_, _, camera) in zip(times, chosen, strict=True)),
