@@ -37,7 +37,7 @@ def speed_section(report: dict) -> str:
     hardware = report["hardware"]
     lines = [
         "The released configuration (648 M parameters) with random weights, against the simple float32 path (naive",
-        "attention, everything kept, `manyview.networks.reference`); medians of processes that took turns.",
+        "attention, everything kept, `manyview.networks.reference`); processes that took turns.",
         "",
         "| views | simple | ours, float32 | ours, bfloat16 | float32 peak memory | bfloat16 peak memory |",
         "|---|---|---|---|---|---|",
@@ -60,6 +60,7 @@ def speed_section(report: dict) -> str:
         "peak can hardly fall with few views. "
         f"{hardware['processor']}, {hardware['cores']} cores, {hardware['instructions']}, "
         f"torch {hardware['torch']}, Python {hardware['python']}; `{report['command']}`.",
+        f"{report.get('note', '')[:1].upper()}{report.get('note', '')[1:]}.",
         "No figure has been measured on a GPU yet.",
     ]
     return "\n".join(lines)
