@@ -183,7 +183,7 @@ def show_demo(figures: dict[str, float | None], files: Sequence[Path], seconds: 
     console.print("\nA made-up world that the model has never seen, from its photos alone; errors against the truth:")
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in figures.items():
-        table.add_row(name.replace("_", " "), "none" if value is None else f"{value:.3g}")
+        table.add_row(name.replace("_", " "), _with_unit(name, value))
     console.print(table)
     console.print(f"[bold]{seconds:.1f} s[/bold] in all, loading included")
     show_files(files)
@@ -192,3 +192,11 @@ def show_demo(figures: dict[str, float | None], files: Sequence[Path], seconds: 
     console.print(f"\nLook at the picture:      {escape(str(picture))}", soft_wrap=True, highlight=False)
     console.print(f"Turn it in the browser:   manyview view {escape(str(folder))}", soft_wrap=True, highlight=False)
     console.print("Your own photos or video: manyview reconstruct PHOTOS -o out", highlight=False)
+
+
+def _with_unit(name: str, value: float | None) -> str:
+    """Angles in degrees, everything else as a percentage."""
+    if value is None:
+        return "none"
+    is_angle = name in ("median_rotation_error", "median_translation_direction_error")
+    return f"{value:.1f} degrees" if is_angle else f"{value:.1%}"
