@@ -36,6 +36,8 @@ def main() -> None:
     """Run the command; errors of ours become one line, a hint and an exit code."""
     from manyview.app.console import show_error
 
+    # What the library logs as a warning stands in the summary and in the files already.
+    logging.getLogger("manyview").addHandler(logging.NullHandler())
     try:
         app()
     except ManyviewError as error:
