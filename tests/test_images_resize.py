@@ -128,10 +128,12 @@ def test_decoded_content_lies_where_the_affine_says(rules: FitRules, height: int
     assert np.abs(told - stated).max() < (1.5 * one_level + 2 * scale).max()
     inner = _without_border(rows, columns, 4)
     assume(inner.sum() > 500)
-    # Away from the border the filter sees a plain gradient: what is left is the rounding to 8 bits, without bias.
+    # Away from the border the filter sees a plain gradient: what is left is the rounding to 8 bits. Its mean is near
+    # zero, but not in small pictures, whose few rows or columns repeat one pattern of rounding.
     difference = (told - stated)[inner]
     assert (np.abs(difference).max(axis=0) <= 1.5 * one_level + 0.1 * scale).all()
-    assert (np.abs(difference.mean(axis=0)) <= 0.15 * one_level + 0.02 * scale).all()
+    pattern = 0.4 * np.minimum(one_level, 0.3)
+    assert (np.abs(difference.mean(axis=0)) <= pattern + 0.15 * one_level + 0.02 * scale).all()
 
 
 @settings(max_examples=30, deadline=None)
