@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/manyview demo -o demo-output
+	@echo "(the command is $(BIN)/manyview; '. $(BIN)/activate' puts it on the path)"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"
