@@ -364,7 +364,7 @@ def test_train_writes_a_model_and_prints_its_log(tmp_path, monkeypatch, capsys):
         stages=[Stage(until=99, sizes=[(24, 32)], views=[2], images=2)],
     )  # fmt: skip
     monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: tiny)
-    result = run.invoke(cli.app, ["train", "tiny", "-o", str(tmp_path / "t"), "--steps", "50"])
+    result = run.invoke(cli.app, ["train", "tiny", "-o", str(tmp_path / "t"), "--steps", "50", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["step"] == 50
     assert manyview.load(tmp_path / "t" / "manyview-tiny.safetensors").info.name == "manyview-tiny"

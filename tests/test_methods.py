@@ -20,7 +20,7 @@ from manyview.worlds import WorldSettings, render_worlds
 from toys import INFO, random_network
 
 SIZE = (64, 80)
-STILL = WorldSettings(rooms=1.0, focal_jitter=0.0)
+STILL = WorldSettings(compositions=("clutter",), paths=("orbit", "walk"), focal_jitter=0.0)
 
 
 @pytest.fixture(scope="module")

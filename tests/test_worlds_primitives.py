@@ -1,4 +1,4 @@
-"""Rays and solids, textures and their pyramid: the parts of the worlds against analysis and brute force."""
+"""Rays and solids: the parts of the worlds against analysis and brute force."""
 
 from __future__ import annotations
 
@@ -10,24 +10,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from manyview.worlds.materials import LEVELS, sample_texture, texture_atlas
-from manyview.worlds.patterns import TEXTURES, TILE, texture_bank
 from manyview.worlds.primitives import (
-    ball_interval,
+    BALL,
+    BOX,
+    CYLINDER,
     ball_normal,
     box_interval,
     box_normal,
-    cylinder_interval,
     cylinder_normal,
+    unit_interval,
+)
+from manyview.worlds.relief import (
+    FACADES,
+    LANDSCAPES,
+    height,
+    height_atlas,
+    height_bank,
+    meet_relief,
+    relief_normal,
 )
 
 Interval = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+
+def interval_of(kind: float) -> Interval:
+    """`unit_interval` for rays that all meet one kind."""
+    return lambda origin, direction: unit_interval(torch.full_like(direction[0], kind), origin, direction)
+
+
 KINDS = {
-    "box": (box_interval, box_normal, lambda p: p.abs().amax(-2) - 1),
-    "ball": (ball_interval, ball_normal, lambda p: p.norm(dim=-2) - 1),
+    "box": (interval_of(BOX), box_normal, lambda p: p.abs().amax(-2) - 1),
+    "ball": (interval_of(BALL), ball_normal, lambda p: p.norm(dim=-2) - 1),
     "cylinder": (
-        cylinder_interval,
+        interval_of(CYLINDER),
         cylinder_normal,
         lambda p: torch.maximum(p[..., :2, :].norm(dim=-2), p[..., 2, :].abs()) - 1,
     ),
@@ -104,65 +119,80 @@ def test_known_rays_meet_at_known_places() -> None:
         missed = interval(origin, above)
         assert missed[0] > missed[1]
     diagonal = torch.tensor([[1.0], [0.5], [0.0]])
-    ball = ball_interval(origin, diagonal)
+    ball = interval_of(BALL)(origin, diagonal)
     # |(-3 + t, t / 2)| = 1: 1.25 t^2 - 6 t + 8 = 0 has no real root.
     assert ball[0] > ball[1]
     assert float(box_interval(origin, diagonal * torch.tensor([[1.0], [0.4], [1.0]]))[0]) == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("interval", [box_interval, cylinder_interval])
+@pytest.mark.parametrize("interval", [box_interval, interval_of(CYLINDER)])
 def test_rays_along_the_axis_are_no_special_case(interval: Interval) -> None:
     origin, direction = torch.tensor([[0.0], [0.0], [-5.0]]), torch.tensor([[0.0], [0.0], [2.0]])
     enter, leave = interval(origin, direction)
     assert (float(enter), float(leave)) == (pytest.approx(2.0), pytest.approx(3.0))
 
 
-def test_the_bank_holds_normalised_seamless_patterns() -> None:
-    bank = texture_bank()
-    assert bank.shape == (TEXTURES, 3, TILE, TILE)
-    assert bank.mean(dim=(1, 2, 3)).abs().max() < 0.2
-    assert ((bank.std(dim=(1, 2, 3)) > 0.8) & (bank.std(dim=(1, 2, 3)) < 1.1)).all()
-    inner = bank.diff(dim=-1).abs().mean(dim=(1, 2, 3))
-    seam = (bank[..., 0] - bank[..., -1]).abs().mean(dim=(1, 2))
-    # Patterns with a grid have an edge at the seam as at every other line of the grid, but noise has none.
-    assert (seam[:6] < 1.6 * inner[:6]).all()
+def test_kinds_may_be_mixed_in_one_call() -> None:
+    origin, direction = random_rays(1, 300)
+    kinds = torch.arange(300).remainder(3).float()
+    enter, leave = unit_interval(kinds, origin, direction)
+    for kind in (BOX, BALL, CYLINDER):
+        own = kinds == kind
+        alone = interval_of(kind)(origin[:, own], direction[:, own])
+        assert torch.equal(enter[own], alone[0])
+        assert torch.equal(leave[own], alone[1])
 
 
-@pytest.mark.parametrize("level", range(LEVELS))
-def test_each_level_of_the_pyramid_is_the_mean_of_its_pixels(level: int) -> None:
-    bank, atlas = texture_bank(), texture_atlas()
-    size = TILE >> level
-    expected = torch.nn.functional.avg_pool2d(bank, 1 << level)
-    generator = torch.Generator().manual_seed(level)
-    texture = torch.randint(0, TEXTURES, (1, 200), generator=generator)
-    row, column = torch.randint(0, size, (2, 1, 200), generator=generator)
-    footprint = torch.full((1, 200), 1 / size)
-    colour = sample_texture(atlas, texture.float(), (column + 0.5) / size, (row + 0.5) / size, footprint)
-    torch.testing.assert_close(colour[:, 0], expected[texture[0], :, row[0], column[0]].T, atol=2e-2, rtol=0)
+@given(seed=seeds)
+@settings(max_examples=15, deadline=None)
+def test_rays_meet_a_relief_on_its_surface_and_never_below_it(seed: int) -> None:
+    origin, direction = random_rays(seed, 300)
+    origin[2] = origin[2].abs() + 1.0
+    generator = torch.Generator().manual_seed(seed)
+    pattern = torch.randint(0, 8, (300,), generator=generator).float()
+    repeats = 1 + 2 * torch.rand(2, 300, generator=generator)
+    enter, leave = box_interval(origin, direction)
+    enter = enter.clamp_min(0)
+    t = meet_relief(origin, direction, enter, leave, pattern, repeats)
+    met = torch.isfinite(t) & (enter < leave)
+    assert met.any()
+    point = (origin + t * direction)[:, met]
+    above = point[2] - height(height_atlas(), pattern[met], repeats[:, met], point[0], point[1])
+    inside = t[met] > enter[met] + 1e-4  # the others come through a side of the box, below the surface
+    assert above[inside].abs().max() < 0.03
+    assert (above <= 1e-4).all()
+    # What lies before the surface is above it (where the ray did not come through a side of the box).
+    before = enter + 0.97 * (t - enter)
+    point = (origin + before * direction)[:, met][:, inside]
+    heights = height(height_atlas(), pattern[met][inside], repeats[:, met][:, inside], point[0], point[1])
+    assert (point[2] - heights > -1e-2).float().mean() > 0.95, "few rays step over something thin"
 
 
-def test_the_pattern_repeats_without_a_seam() -> None:
+def test_heights_repeat_without_a_seam_and_stay_within_the_box() -> None:
+    atlas = height_atlas()
+    y = torch.linspace(-1, 1, 200)
+    for pattern in (*LANDSCAPES, *FACADES):
+        rows, repeats = torch.full_like(y, float(pattern)), torch.full((2, 200), 2.0)
+        left = height(atlas, rows, repeats, torch.full_like(y, -1.0), y)
+        middle = height(atlas, rows, repeats, torch.full_like(y, -1e-7), y)
+        torch.testing.assert_close(left, middle, atol=1e-3, rtol=0)
+        assert left.abs().max() <= 1
+    bank = height_bank()
+    assert bank.amin((1, 2)).eq(-1).all()
+    assert bank.amax((1, 2)).eq(1).all()
+
+
+def test_normals_of_a_relief_are_across_its_slope() -> None:
     generator = torch.Generator().manual_seed(0)
-    texture = torch.randint(0, TEXTURES, (1, 500), generator=generator).float()
-    u, v = torch.rand(2, 1, 500, generator=generator)
-    footprint = torch.rand(1, 500, generator=generator) * 0.1
-    here = sample_texture(texture_atlas(), texture, u, v, footprint)
-    torch.testing.assert_close(
-        sample_texture(texture_atlas(), texture, u + 3, v - 2, footprint), here, atol=2e-2, rtol=0
-    )
-    left = sample_texture(texture_atlas(), texture, torch.full_like(u, 1 - 1e-6), v, footprint)
-    right = sample_texture(texture_atlas(), texture, torch.zeros_like(u), v, footprint)
-    torch.testing.assert_close(left, right, atol=2e-2, rtol=0)
-
-
-def test_contrast_falls_with_the_footprint_and_ends_at_the_mean() -> None:
-    generator = torch.Generator().manual_seed(0)
-    u, v = torch.rand(2, 1, 4000, generator=generator)
-    texture = torch.randint(0, TEXTURES, (1, 4000), generator=generator).float()
-    contrast = [
-        float(sample_texture(texture_atlas(), texture, u, v, torch.full_like(u, footprint)).std())
-        for footprint in (0.001, 0.03, 0.1, 0.3, 2.0)
-    ]
-    assert contrast == sorted(contrast, reverse=True)
-    assert contrast[0] > 0.8
-    assert contrast[-1] < 0.15
+    x, y = 1.8 * torch.rand(2, 500, generator=generator) - 0.9
+    pattern, repeats = torch.zeros(500), torch.ones(2, 500)
+    z = height(height_atlas(), pattern, repeats, x, y)
+    normal = torch.nn.functional.normalize(relief_normal(torch.stack([x, y, z]), pattern, repeats), dim=0)
+    step = 0.004
+    for dx, dy in ((step, 0.0), (0.0, step)):
+        there = height(height_atlas(), pattern, repeats, x + dx, y + dy)
+        back = height(height_atlas(), pattern, repeats, x - dx, y - dy)
+        tangent = torch.nn.functional.normalize(
+            torch.stack([torch.full_like(x, 2 * dx), torch.full_like(x, 2 * dy), there - back]), dim=0
+        )
+        assert (tangent * normal).sum(0).abs().median() < 0.05

@@ -25,7 +25,7 @@ DEMO_SEED = FIRST_HELD_OUT_SEED + 1_000_001  # a furnished room; chosen by its p
 DEMO_FORMATS = ("ply", "glb", "colmap")
 EXPORT_OPTIONS = ExportOptions(include_low_confidence=True)  # there should be something to look at in any case
 PHOTO_SCALE = 3  # photos are this many times as large as what the network sees
-PHOTO_SETTINGS = WorldSettings(supersampling=2)
+PHOTO_SETTINGS = WorldSettings(samples=4)
 
 PHOTOS, PICTURE, ERRORS = "photos", "picture.png", "errors.json"
 

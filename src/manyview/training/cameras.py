@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from manyview.worlds import WorldBatch
+from manyview.geometry.posed_views import PosedViews
+from manyview.training.batch_share import Share, divided, whole
 
 
 class CameraLoss(nn.Module):
@@ -23,14 +24,15 @@ class CameraLoss(nn.Module):
         super().__init__()
         self.vote = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 12))
 
-    def forward(self, tokens: Tensor, truth: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, truth: Tensor, share: Share = whole) -> Tensor:
         """Tokens (B, N, T, dim) and `true_cameras` (B, N, 3, 4) -> scalar: mean error of rotation plus translation."""
         voted = self.vote(tokens.float()).mean(dim=2).unflatten(-1, (3, 4))
         difference = (voted - truth)[:, 1:]  # the first camera is the identity by definition
-        return difference[..., :3].flatten(2).norm(dim=-1).mean() + difference[..., 3].norm(dim=-1).mean()
+        errors = difference[..., :3].flatten(2).norm(dim=-1) + difference[..., 3].norm(dim=-1)
+        return divided(errors.sum(), share(torch.tensor(errors.numel(), device=errors.device)))
 
 
-def true_cameras(batch: WorldBatch) -> Tensor:
+def true_cameras(batch: PosedViews) -> Tensor:
     """(B, N, 3, 4): first_from_camera; lengths in units of the scene's mean distance from the first camera."""
     first_from_world = torch.linalg.inv(batch.world_from_camera[:, :1])
     cameras = first_from_world @ batch.world_from_camera

@@ -1,84 +1,74 @@
-"""A plain training loop: one process, one device, resumable."""
+"""The training loop: steps, and what happens between them."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from manyview.errors import ManyviewError, WeightsError
-from manyview.networks.checkpoints.model_file import ModelInfo, save_model
-from manyview.networks.fast3r import Economy, Fast3R, Layout
-from manyview.networks.pointmaps import Pointmaps
-from manyview.training.cameras import CameraLoss, true_cameras
-from manyview.training.data import on_device, stream, targets
-from manyview.training.losses import PointmapLoss, fast3r_loss
-from manyview.training.matching import MatchingLoss, PlaceLoss, token_matches
-from manyview.training.recipes import Recipe
-from manyview.worlds import WorldBatch
+from manyview.errors import ManyviewError
+from manyview.geometry.posed_views import PosedViews
+from manyview.networks.checkpoints.model_file import save_model
+from manyview.networks.fast3r import Fast3R
+from manyview.training.data import StepBatches, on_device, own_part, step_plan, stream
+from manyview.training.held_out import FIRST_WATCHED_SEED, Evaluate, Measure, held_out_worlds
+from manyview.training.journal import Journal, Meter, Report
+from manyview.training.model_info import info_of
+from manyview.training.overrides import to_json
+from manyview.training.pictures import contact_sheet
+from manyview.training.processes import check_batches, mean_over_processes
+from manyview.training.recipe import Recipe, usual_sizes
+from manyview.training.recipes import missing_data
+from manyview.training.state import Run, start
+from manyview.worlds import render_worlds
 
-STATEFUL = ("network", "helpers", "optimiser")
-Evaluate = Callable[[Fast3R], dict[str, float]]
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-
-@dataclass
-class Run:
-    """What a training run holds between two steps; saved whole."""
-
-    network: Fast3R
-    helpers: nn.ModuleDict  # "matching", "place" and "camera": losses with weights of their own
-    optimiser: torch.optim.AdamW
-    step: int = 0
-    scenes: int = 0
-
-    def save(self, path: Path) -> None:
-        """Write the state whole or not at all: a kill leaves the last one."""
-        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        temporary = path.with_name(f"{path.name}.tmp")
-        torch.save({**state, "step": self.step, "scenes": self.scenes}, temporary)
-        temporary.replace(path)
-
-    def restore(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        try:
-            for name in STATEFUL:
-                getattr(self, name).load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise WeightsError(f"{path} does not fit this recipe: {error}", hint="Start in another folder.") from error
-        self.step, self.scenes = state["step"], state["scenes"]
+PICTURED_VIEWS = 4
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How often a run does what, in steps; where it runs, and with how many CPU threads."""
+    """How often a run does what, in steps; where it runs, and with how much help. Changes no weight.
+
+    Attributes:
+        log, save, evaluate: steps between two lines of the log, saved states, evaluations.
+        device: "auto", "cpu", "cuda", ...
+        threads: of the CPU, for the network.
+        workers: background processes that make batches; 0 makes them between the steps, worlds on `device`.
+        tensorboard: True wants it, False does not, None takes it where it is installed.
+    """
 
     log: int = 50
     save: int = 500
     evaluate: int = 1000
     device: str = "cpu"
     threads: int = 1
+    workers: int = 1
+    tensorboard: bool | None = False
 
 
-@dataclass
-class Meter:
-    """Running sums between two lines of the log."""
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """How far a run is, after each step."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-    since: float = field(default_factory=time.monotonic)
+    step: int
+    steps: int
+    scenes_per_second: float
+    loss: float
 
-    def add(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
 
-    def means(self) -> dict[str, float]:
-        return {name: value / self.count for name, value in self.sums.items()}
+class NotFinite(ManyviewError):
+    """A loss or a gradient is infinite or not a number."""
 
 
 def train(
@@ -87,151 +77,215 @@ def train(
     *,
     pace: Pace = Pace(),
     evaluate: Evaluate | None = None,
-    report: Callable[[dict[str, float]], None] | None = None,
+    report: Report | None = None,
+    progress: Callable[[Tick], None] | None = None,
 ) -> Fast3R:
-    """Train a network, or go on with the run in `folder`.
+    """Train a network, or go on with the run in `folder`. With torchrun, all processes call this.
 
     Args:
-        recipe: what to train on what.
-        folder: receives `run.pt` (the state, replaced whole), `log.jsonl` and `recipe.json`.
-        pace: how often to log, save and evaluate.
-        evaluate: called with the network now and then; its numbers go into the log.
+        recipe: what to train on what. A run that goes on may have other steps, rates, schedules and stages.
+        folder: receives `run.pt` and `run.previous.pt` (the states), `log.jsonl`, `recipe.json`, TensorBoard's files.
+        pace: how often to log, save and evaluate, and where to run.
+        evaluate: called with the model now and then; its numbers go into the log.
         report: called with every line of the log.
+        progress: called after each step.
+
+    Returns:
+        The model, ready for inference; with averaged weights if the recipe has an `ema_decay`.
 
     Raises:
-        ManyviewError: the loss is not finite; the last saved state is from before.
+        InputError: data are missing, or the recipe does not fit the processes that are there.
+        WeightsError: the state in `folder` is of another recipe, or the initial model cannot be loaded.
+        ManyviewError: a loss is not finite; its batch is saved, and the last saved state is from before.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    missing_data(recipe)
     torch.set_num_threads(pace.threads)
     run = start(recipe, pace.device)
-    if (folder / "run.pt").exists():
-        run.restore(folder / "run.pt")
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    meter = Meter()
-    for batch in stream(recipe, run.step):
-        meter.add(train_step(run, recipe, on_device(batch, pace.device)))
-        if run.step % pace.log == 0:
-            meter = write_log(run, recipe, meter, folder, report)
-        if evaluate is not None and run.step % pace.evaluate == 0:
-            log(folder, {"step": run.step, **evaluate(run.network.eval())}, report)
-        if run.step % pace.save == 0:
-            run.save(folder / "run.pt")
-    run.save(folder / "run.pt")
-    return run.network.eval()
+    check_batches(recipe, run.fabric.world_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    changes = run.restore(folder)
+    run.fabric.barrier()
+    journal = open_journal(run, folder, pace, changes, report)
+    try:
+        steps(run, folder, pace, journal, evaluate, progress)
+        if run.step % pace.save:
+            run.save(folder)
+        return run.model()
+    finally:
+        if journal is not None:
+            journal.close()
 
 
 def train_and_save(
-    recipe: Recipe, folder: Path, *, pace: Pace, report: Callable[[dict[str, float]], None] | None = None
-) -> Path:
-    """`train`, then write the network as a model file; returns its path."""
-    network = train(recipe, folder, pace=pace, report=report)
-    info = ModelInfo(
-        name=f"manyview-{recipe.name}",
-        family="fast3r",
-        licence="Apache-2.0",
-        source=f"trained on procedural worlds: manyview train {recipe.name} --steps {recipe.steps}",
-        image_size=recipe.image_size,
-        square_ok=True,
-        description=recipe.description,
-    )
+    recipe: Recipe,
+    folder: Path,
+    *,
+    pace: Pace = Pace(),
+    measure: Measure | None = None,
+    report: Report | None = None,
+    progress: Callable[[Tick], None] | None = None,
+) -> Path | None:
+    """`train`, then write the model as a file; returns its path, to the first of several processes alone.
+
+    Args:
+        measure: `manyview.evaluation.held_out.evaluate_on_worlds` to watch the model on held-out worlds.
+        recipe, folder, pace, report, progress: as of `train`.
+    """
+    info = info_of(recipe)
+    evaluate = None if measure is None else held_out_worlds(measure, info)
+    network = train(recipe, folder, pace=pace, evaluate=evaluate, report=report, progress=progress)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+        return None
     path = folder / f"{info.name}.safetensors"
     save_model(network, path, info, dtype=torch.float16)
     return path
 
 
-def start(recipe: Recipe, device: str) -> Run:
-    """A run at step 0 with weights drawn from the recipe's seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        network = Fast3R(recipe.network).to(device)
-        dim = recipe.network.fusion_dim
-        matching = MatchingLoss(dim, recipe.matching_width)
-        helpers = nn.ModuleDict({"matching": matching, "place": PlaceLoss(dim), "camera": CameraLoss(dim)})
-    parameters = [*network.parameters(), *helpers.to(device).parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return Run(network, helpers, torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
+# ------------------------------------------------------------------ between the steps
+def open_journal(run: Run, folder: Path, pace: Pace, changes: list[str], report: Report | None) -> Journal | None:
+    """The first process writes; what was changed since the run was interrupted is its first line."""
+    if not run.fabric.is_global_zero:
+        return None
+    journal = Journal(folder, step=run.step, tensorboard=pace.tensorboard, report=report)
+    if changes:
+        logger.warning("the run goes on with another recipe: %s", "; ".join(changes))
+        journal.write({"step": run.step, "changed": changes})
+    (folder / "recipe.json").write_text(json.dumps(to_json(run.recipe), indent=1))
+    return journal
 
 
-def train_step(run: Run, recipe: Recipe, batch: WorldBatch) -> dict[str, float]:
-    """One step of the optimiser; returns what to log."""
-    network = run.network.train()
-    for group in run.optimiser.param_groups:
-        group["lr"] = recipe.rate(run.step)
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=recipe.bf16):
-        predicted, hooked = forward_with_tokens(network, batch.images * 2 - 1, seed=run.step)
-    loss = fast3r_loss(predicted, targets(batch))
-    matches = token_matches(batch, recipe.network.patch_size)
-    helpers = {
-        "matching": run.helpers["matching"](hooked[1], matches),
-        "place": run.helpers["place"](hooked[2], matches),
-        "camera": run.helpers["camera"](hooked[3], true_cameras(batch)),
-    }
-    total = loss.total + sum(getattr(recipe, f"{name}_weight") * value for name, value in helpers.items())
-    if not torch.isfinite(total):
-        raise ManyviewError(
-            f"the loss of step {run.step} is {total.item()}", hint="Lower the learning rate, or resume."
-        )
-    run.optimiser.zero_grad()
-    total.backward()
-    norm = nn.utils.clip_grad_norm_([*network.parameters(), *run.helpers.parameters()], recipe.clip)
-    run.optimiser.step()
-    run.step += 1
-    run.scenes += len(batch.images)
-    return summary(loss, helpers, norm)
+def steps(
+    run: Run,
+    folder: Path,
+    pace: Pace,
+    journal: Journal | None,
+    evaluate: Evaluate | None,
+    progress: Callable[[Tick], None] | None,
+) -> None:
+    """All steps that are left."""
+    meter = Meter()
+    for batch in batches(run, pace):
+        before = run.scenes
+        figures = guarded_step(run, batch, folder)
+        meter.add(figures, run.scenes - before)
+        if progress is not None and journal is not None:
+            rate = meter.scenes / max(meter.seconds, 1e-9)
+            progress(Tick(step=run.step, steps=run.recipe.steps, scenes_per_second=rate, loss=figures["loss"]))
+        if run.step % pace.log == 0:
+            meter = write_means(run, meter, journal)
+        if run.step % pace.evaluate == 0 and (evaluate is not None or pace.tensorboard is not False):
+            started = time.monotonic()
+            look_at_model(run, journal, evaluate)
+            meter.since += time.monotonic() - started  # evaluating is not training
+        if run.step % pace.save == 0:
+            run.save(folder)
 
 
-def forward_with_tokens(network: Fast3R, images: Tensor, seed: int) -> tuple[Pointmaps, list[Tensor]]:
-    """The network's forward pass on (B, N, 3, H, W), and the tokens (B, N, T, dim) of the four hooked depths."""
-    batch, views, _, height, width = images.shape
-    patch = network.config.patch_size
-    layout = Layout(((height // patch, width // patch),) * views)
-    upright = torch.ones(batch, views, dtype=torch.bool)
-    economy = Economy(encoder_images=batch * views, head_images=batch * views)
-    encoded = network.encode(images.unbind(1), layout, upright, economy)
-    depths = list(network.fusion(encoded, layout, network.choose_ids(batch, views, seed)))
-    hooked = [depths[depth] for depth in network.config.hooks]
-    predictions = []
-    for head in (network.global_head, network.local_head):
-        projected = [head.project(level, tokens) for level, tokens in enumerate(hooked)]
-        predictions += network.predict(head, projected, layout, upright, economy)
-    points, confidence, local_points, local_confidence = predictions
-    predicted = Pointmaps(
-        points=points, confidence=confidence, local_points=local_points, local_confidence=local_confidence
-    )
-    return predicted, [tokens.unflatten(1, (views, -1)) for tokens in hooked]
+def batches(run: Run, pace: Pace) -> Iterator[PosedViews]:
+    """This process's part of the batch of each step that is left, on its device."""
+    fabric = run.fabric
+    source = StepBatches(recipe=run.recipe, rank=fabric.global_rank, processes=fabric.world_size, device=fabric.device)
+    return (on_device(batch, fabric.device) for batch in stream(source, run.step, pace.workers))
 
 
-def summary(loss: PointmapLoss, helpers: dict[str, Tensor], norm: Tensor) -> dict[str, float]:
-    """The numbers of a step."""
-    return {
-        "loss": loss.total.item(),
-        "global_error": loss.global_error.mean().item(),
-        "other_views_global_error": loss.global_error[1:].mean().item(),
-        "local_error": loss.local_error.mean().item(),
-        **{name: value.item() for name, value in helpers.items()},
-        "gradient_norm": norm.item(),
-    }
-
-
-def write_log(run: Run, recipe: Recipe, meter: Meter, folder: Path, report: Callable | None) -> Meter:
+def write_means(run: Run, meter: Meter, journal: Journal | None) -> Meter:
     """A line of the log with the means since the last one; returns an empty meter."""
-    seconds = (time.monotonic() - meter.since) / meter.count
-    line = {"step": run.step, "scenes": run.scenes, "rate": recipe.rate(run.step), "seconds_per_step": seconds}
-    log(folder, {**line, **meter.means(), "hours_left": (recipe.steps - run.step) * seconds / 3600}, report)
+    seconds = meter.seconds / meter.steps
+    line = {
+        "step": run.step,
+        "scenes": run.scenes,
+        "rate": run.recipe.rate(run.step),
+        "seconds_per_step": seconds,
+        "scenes_per_second": meter.scenes / max(meter.seconds, 1e-9),
+        **meter.means(),
+        "hours_left": (run.recipe.steps - run.step) * seconds / 3600,
+    }
+    if journal is not None:
+        journal.write(line)
     return Meter()
 
 
-def log(folder: Path, line: dict[str, float], report: Callable | None) -> None:
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({name: float(f"{value:.5g}") for name, value in line.items()}) + "\n")
-    if report is not None:
-        report(line)
+def look_at_model(run: Run, journal: Journal | None, evaluate: Evaluate | None) -> None:
+    """Figures and pictures of the model as it is; the first process looks, the others wait."""
+    model = run.model()
+    if journal is not None:
+        if evaluate is not None:
+            journal.write({"step": run.step, **evaluate(model)}, group="held out worlds")
+        if journal.wants_pictures:
+            size = usual_sizes(run.recipe.image_size, run.recipe.network.patch_size)[0]
+            world = on_device(render_worlds([FIRST_WATCHED_SEED], PICTURED_VIEWS, size), run.fabric.device)
+            local = run.recipe.objective == "fast3r"
+            journal.picture("views, depth, true depth, confidence", contact_sheet(model, world, local=local), run.step)
+    run.fabric.barrier()
 
 
-def read_log(folder: Path) -> Iterator[dict[str, float]]:
-    """The lines of a run's log."""
-    with (folder / "log.jsonl").open() as file:
-        yield from map(json.loads, file)
+# ------------------------------------------------------------------ one step
+def train_step(run: Run, batch: PosedViews) -> dict[str, float]:
+    """One step of the optimiser on this process's part of a batch; returns what to log, of the whole batch.
+
+    Raises:
+        NotFinite: the loss or its gradient is not finite; no weight was changed.
+    """
+    run.module.train()
+    for group in run.optimiser.param_groups:
+        group["lr"] = run.recipe.rate(run.step)
+    inputs = {field.name: getattr(batch, field.name) for field in fields(PosedViews)}
+    scenes, rows = view_rows(run, batch)
+    losses = run.module(**inputs, view_ids=rows)
+    figures = summary(run, losses)
+    if not torch.isfinite(torch.tensor(figures["total"])):
+        raise NotFinite(f"the loss of step {run.step} is {figures['total']}")
+    run.optimiser.zero_grad()
+    run.fabric.backward(losses["total"])
+    norm = clip(run.module, run.recipe.clip)
+    if not torch.isfinite(norm):
+        raise NotFinite(f"the gradient of step {run.step} has norm {norm.item()}")
+    run.optimiser.step()
+    if run.average is not None:
+        run.average.update(run.network, run.step)
+    run.step += 1
+    run.scenes += scenes
+    return {**figures, "gradient_norm": norm.item()}
+
+
+def view_rows(run: Run, batch: PosedViews) -> tuple[int, Tensor]:
+    """Scenes of the whole batch, and this process's (B, N) rows of the index table, drawn for all scenes together."""
+    own, views = batch.images.shape[:2]
+    processes, rank = run.fabric.world_size, run.fabric.global_rank
+    scenes = own if processes == 1 else run.recipe.stage(run.step).scenes(views)
+    rows = run.network.choose_ids(scenes, views, seed=run.step)
+    return scenes, rows[own_part(scenes, rank, processes)]
+
+
+def clip(module: nn.Module, largest: float) -> Tensor:
+    """Shorten the gradient to a norm of `largest` at most (0: leave it); returns the norm before."""
+    norm: Tensor | DTensor = nn.utils.clip_grad_norm_(module.parameters(), largest or float("inf"))
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyright: ignore
+
+
+def summary(run: Run, losses: dict[str, Tensor]) -> dict[str, float]:
+    """The numbers of a step; waits for the device once."""
+    values = torch.stack([value.detach().float() for value in losses.values()])
+    return dict(zip(losses, mean_over_processes(run.fabric, values).tolist(), strict=True))
+
+
+def guarded_step(run: Run, batch: PosedViews, folder: Path) -> dict[str, float]:
+    """`train_step`; a batch whose loss is not finite is saved and named."""
+    try:
+        return train_step(run, batch)
+    except NotFinite as error:
+        path = folder / f"not-finite-step{run.step}-process{run.fabric.global_rank}.safetensors"
+        save_batch(batch, path)
+        plan = step_plan(run.recipe, run.step)
+        seeds = f"{plan.seeds[0]}..{plan.seeds[-1]}"
+        raise NotFinite(
+            f"{error} ({plan.source.kind}, seeds {seeds}); its batch is in {path}",
+            hint="Lower the learning rate, or resume: the last saved state is from before.",
+        ) from error
+
+
+def save_batch(batch: PosedViews, path: Path) -> None:
+    """A batch as safetensors, a tensor for each field of `PosedViews`."""
+    from safetensors.torch import save_file
+
+    save_file({field.name: getattr(batch, field.name).cpu().contiguous() for field in fields(batch)}, path)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from manyview.networks.pointmaps import Pointmaps
+from manyview.training.batch_share import Share, divided, whole
 
 CONFIDENCE_WEIGHT = 0.2  # alpha: how much a high confidence is rewarded
 SMALLEST_SCALE = 1e-8
@@ -46,7 +47,9 @@ class PointmapLoss:
     local_confident: Tensor
 
 
-def fast3r_loss(predicted: Pointmaps, targets: Targets, *, local_scale_consistent: bool = False) -> PointmapLoss:
+def fast3r_loss(
+    predicted: Pointmaps, targets: Targets, *, local_scale_consistent: bool = False, share: Share = whole
+) -> PointmapLoss:
     """Confidence-weighted distances of global and local points, each up to scale.
 
     Prediction and truth are divided by their own mean distance from the origin: global points by that over all views
@@ -54,13 +57,18 @@ def fast3r_loss(predicted: Pointmaps, targets: Targets, *, local_scale_consisten
     is C * distance - 0.2 ln C, averaged over the valid pixels of the batch; the loss is the mean over views of both
     kinds. Computed in float32.
 
+    Args:
+        predicted: N views, with local points.
+        targets: the truth of the same views.
+        local_scale_consistent: measure local points in the scale of the global ones.
+        share: of a batch that is split over processes.
+
     Raises:
         ValueError: the prediction has no local points.
     """
     if predicted.local_points is None or predicted.local_confidence is None:
         raise ValueError("the Fast3R loss needs local points; this prediction has none")
-    first_from_world = torch.linalg.inv(targets.world_from_camera[0].float())
-    truth_global = [_move(first_from_world, points) for points in targets.points]
+    truth_global = in_first_frame(targets)
     truth_local = [
         _move(torch.linalg.inv(motion.float()), points)
         for motion, points in zip(targets.world_from_camera, targets.points, strict=True)
@@ -79,8 +87,9 @@ def fast3r_loss(predicted: Pointmaps, targets: Targets, *, local_scale_consisten
         truth_scales = [_scene_scale([p], [v]) for p, v in zip(truth_local, targets.valid, strict=True)]
     local_distance = _distances(got_local, truth_local, got_scales, truth_scales)
 
-    global_error, global_confident = _per_view(global_distance, predicted.confidence, targets.valid)
-    local_error, local_confident = _per_view(local_distance, predicted.local_confidence, targets.valid)
+    counts = share(torch.stack([valid.sum() for valid in targets.valid]))
+    global_error, global_confident = _per_view(global_distance, predicted.confidence, targets.valid, counts)
+    local_error, local_confident = _per_view(local_distance, predicted.local_confidence, targets.valid, counts)
     return PointmapLoss(
         total=(global_confident.sum() + local_confident.sum()) / (2 * len(predicted.points)),
         global_error=global_error,
@@ -88,6 +97,12 @@ def fast3r_loss(predicted: Pointmaps, targets: Targets, *, local_scale_consisten
         global_confident=global_confident,
         local_confident=local_confident,
     )
+
+
+def in_first_frame(targets: Targets) -> list[Tensor]:
+    """The true points of each view in the first camera's frame, float32."""
+    first_from_world = torch.linalg.inv(targets.world_from_camera[0].float())
+    return [_move(first_from_world, points) for points in targets.points]
 
 
 def _move(motion: Tensor, points: Tensor) -> Tensor:
@@ -113,12 +128,12 @@ def _distances(
 
 
 def _per_view(
-    distance: Sequence[Tensor], confidence: Sequence[Tensor], valid: Sequence[Tensor]
+    distance: Sequence[Tensor], confidence: Sequence[Tensor], valid: Sequence[Tensor], counts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(N,) mean distance and (N,) mean confidence term; a view without valid pixels gives 0."""
     errors, terms = [], []
     for d, c, v in zip(distance, confidence, valid, strict=True):
-        weight = v / v.sum().clamp(min=1)
-        errors.append((d * weight).sum())
-        terms.append(((c.float() * d - CONFIDENCE_WEIGHT * c.float().log()) * weight).sum())
-    return torch.stack(errors), torch.stack(terms)
+        sure = c.float()
+        errors.append((d * v).sum())
+        terms.append(((sure * d - CONFIDENCE_WEIGHT * sure.log()) * v).sum())
+    return divided(torch.stack(errors), counts), divided(torch.stack(terms), counts)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manyview.worlds import WorldBatch
+from manyview.geometry.posed_views import PosedViews
+from manyview.training.batch_share import Share, divided, whole
 
 TEMPERATURE = 0.07
 # A surface point counts as seen by another view if its depth there agrees to this relative tolerance.
@@ -51,14 +52,14 @@ class MatchingLoss(nn.Module):
         super().__init__()
         self.project = nn.Linear(dim, width)
 
-    def forward(self, tokens: Tensor, matches: Matches) -> Tensor:
+    def forward(self, tokens: Tensor, matches: Matches, share: Share = whole) -> Tensor:
         """Tokens (B, N, T, dim) -> scalar; views are not compared with themselves."""
         features = F.normalize(self.project(tokens.float()), dim=-1)
         logits = torch.einsum("bitc,bjsc->bijts", features, features) / TEMPERATURE
         itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)[None, :, :, None]
         wanted = matches.token.masked_fill(itself, NOT_SEEN)
         total = F.cross_entropy(logits.flatten(0, 3), wanted.flatten(), ignore_index=NOT_SEEN, reduction="sum")
-        return total / wanted.ne(NOT_SEEN).sum().clamp(min=1)
+        return divided(total, share(wanted.ne(NOT_SEEN).sum()))
 
 
 class PlaceLoss(nn.Module):
@@ -72,15 +73,15 @@ class PlaceLoss(nn.Module):
         super().__init__()
         self.say = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2))
 
-    def forward(self, tokens: Tensor, matches: Matches) -> Tensor:
+    def forward(self, tokens: Tensor, matches: Matches, share: Share = whole) -> Tensor:
         """Tokens (B, N, T, dim) -> scalar, in halves of the picture's longer side."""
         said = self.say(tokens[:, 1:].float())
         distance = (said - matches.place[:, 1:, 0]).norm(dim=-1)
         seen = matches.seen[:, 1:, 0]
-        return torch.where(seen, distance, 0).sum() / seen.sum().clamp(min=1)
+        return divided(torch.where(seen, distance, 0).sum(), share(seen.sum()))
 
 
-def token_matches(batch: WorldBatch, patch_size: int) -> Matches:
+def token_matches(batch: PosedViews, patch_size: int) -> Matches:
     """The true matches between all tokens of all views of a batch."""
     views, (height, width) = batch.depth.shape[1], batch.depth.shape[-2:]
     centre = slice(patch_size // 2, None, patch_size)

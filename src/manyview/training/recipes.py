@@ -1,82 +1,19 @@
-"""What to train, on what, and for how long; every number that a run depends on."""
+"""Recipes by name: the packaged small model, the published Fast3R, and fine-tuning of any model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from manyview.errors import InputError
 from manyview.networks.fast3r import Fast3RConfig
+from manyview.training.overrides import as_text, changes, override
+from manyview.training.recipe import Recipe, Source, SourceKind, Stage
 from manyview.worlds import WorldSettings
 
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of training with one kind of batch.
-
-    Attributes:
-        until: first step after this stage.
-        sizes: (height, width) of the pictures; one is drawn for each batch.
-        views: numbers of views; one is drawn for each batch.
-        images: views times scenes of a batch.
-        worlds: how the scenes are made.
-    """
-
-    until: int
-    sizes: Sequence[tuple[int, int]]
-    views: Sequence[int]
-    images: int
-    worlds: WorldSettings = field(default_factory=WorldSettings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A training run. The same recipe and seed see the same scenes in the same order.
-
-    Attributes:
-        network: sizes and options of the network.
-        stages: what the batches are made of, one stage after another.
-        steps: optimiser steps in all.
-        warmup_steps, decay_steps: the learning rate rises linearly, stays, and falls linearly to zero at the end. A run
-            can therefore be ended at any time by resuming it with fewer `steps`.
-        learning_rate, weight_decay, betas, clip: AdamW and the largest norm of a gradient.
-        matching_weight, place_weight, camera_weight: weights of the helper losses (`matching`, `cameras`) on the tokens
-            at one half, three quarters and the end of the fusion.
-        matching_width: channels in which tokens are compared.
-        bf16: compute products in bfloat16; weights, norms and the loss stay in float32.
-        image_size: longer side of pictures that the trained model should be given.
-        seed: of the initial weights and of the scenes.
-    """
-
-    name: str
-    description: str
-    image_size: int
-    network: Fast3RConfig
-    stages: Sequence[Stage]
-    steps: int
-    warmup_steps: int = 300
-    decay_steps: int = 2000
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 1.0
-    matching_weight: float = 0.2
-    place_weight: float = 1.0
-    camera_weight: float = 0.5
-    matching_width: int = 64
-    bf16: bool = True
-    seed: int = 0
-
-    def stage(self, step: int) -> Stage:
-        """The stage that a step belongs to; the last one goes on for ever."""
-        return next((stage for stage in self.stages if step < stage.until), self.stages[-1])
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step."""
-        rise = (step + 1) / max(self.warmup_steps, 1)
-        fall = (self.steps - step) / max(self.decay_steps, 1)
-        return self.learning_rate * max(0.0, min(1.0, rise, fall))
-
+__all__ = ["RECIPES", "Recipe", "Source", "Stage", "missing_data", "named_recipe", "set_options", "worlds"]
 
 SMALL_NETWORK = Fast3RConfig(
     patch_size=8,
@@ -94,8 +31,24 @@ SMALL_NETWORK = Fast3RConfig(
     fusion_coordinates=True,
     fusion_qk_norm=True,
 )
-LOW_SIZES = [(64, 80), (80, 64), (72, 72), (56, 96)]
-MIDDLE_SIZES = [(96, 128), (128, 96), (112, 112), (88, 136)]
+LOW_SIZES = ((64, 80), (80, 64), (72, 72), (56, 96), (64, 96))
+MIDDLE_SIZES = ((96, 128), (128, 96), (112, 112), (88, 136), (96, 144))
+
+# (height, width); one is drawn for each batch.
+PUBLISHED_SIZES = ((384, 512), (336, 512), (288, 512), (256, 512), (160, 512))
+PUBLISHED_SETS: tuple[SourceKind, ...] = ("co3d", "scannetpp", "arkitscenes", "habitat", "blendedmvs", "megadepth")
+PUBLISHED_STEPS = 174_000
+PUBLISHED_BATCH, PUBLISHED_VIEWS = 128, 20
+
+
+def worlds(**settings: Any) -> tuple[Source, ...]:
+    """Made-up scenes alone; arguments are those of `WorldSettings`."""
+    return (Source(worlds=WorldSettings(**settings)),)
+
+
+def photographed(spread: float) -> tuple[Source, ...]:
+    """Worlds as people photograph them: now and then cropped, or with a picture of something else among them."""
+    return worlds(spread=spread, turned_away=0.02, off_centre=0.03)
 
 
 def small() -> Recipe:
@@ -109,25 +62,128 @@ def small() -> Recipe:
         image_size=128,
         network=SMALL_NETWORK,
         steps=20_000,
-        stages=[
-            Stage(until=1500, sizes=LOW_SIZES, views=[2], images=32, worlds=WorldSettings(spread=0.4)),
-            Stage(until=3000, sizes=LOW_SIZES, views=[2, 3], images=32, worlds=WorldSettings(spread=0.7)),
-            Stage(until=5000, sizes=LOW_SIZES, views=[2, 3, 4], images=32, worlds=WorldSettings(spread=1.0)),
-            Stage(until=20_000, sizes=MIDDLE_SIZES, views=[2, 3, 4, 6], images=16, worlds=WorldSettings(spread=1.0)),
-        ],
+        optimiser="muon",
+        learning_rate=1e-3,
+        stages=(
+            Stage(until=1000, sizes=LOW_SIZES, views=(2,), images=32, sources=photographed(0.5)),
+            Stage(until=2500, sizes=LOW_SIZES, views=(2, 3, 4), images=32, sources=photographed(0.8)),
+            Stage(until=6000, sizes=LOW_SIZES, views=(2, 3, 4, 6), images=32, sources=photographed(1.0)),
+            Stage(until=20_000, sizes=MIDDLE_SIZES, views=(2, 3, 4, 6, 8), images=24, sources=photographed(1.0)),
+        ),
     )
 
 
-RECIPES = {"small": small}
+def fast3r() -> Recipe:
+    """The published recipe (arXiv 2501.13928 and its public configuration): 20 views of six data sets in equal shares.
+
+    The published run starts its encoder from DUSt3R's weights; without `initial` all weights are random. It took 128
+    A100 GPUs six days.
+    """
+    return Recipe(
+        name="fast3r",
+        description="Fast3R after the published recipe",
+        image_size=512,
+        network=Fast3RConfig(),
+        steps=PUBLISHED_STEPS,
+        stages=(
+            Stage(
+                until=PUBLISHED_STEPS,
+                sizes=PUBLISHED_SIZES,
+                views=(PUBLISHED_VIEWS,),
+                images=PUBLISHED_BATCH * PUBLISHED_VIEWS,
+                sources=tuple(Source(kind=kind, folder=kind) for kind in PUBLISHED_SETS),
+            ),
+        ),
+        schedule="cosine",
+        warmup_steps=PUBLISHED_STEPS * 10 // 500,
+        learning_rate=1e-4,
+        smallest_rate=1e-6,
+        weight_decay=0.05,
+        decay_vectors=True,
+        clip=0.0,
+        matching_weight=0.0,
+        place_weight=0.0,
+        camera_weight=0.0,
+        activation_checkpointing=True,
+        seed=42,
+    )
 
 
-def named_recipe(name: str, steps: int | None = None) -> Recipe:
-    """A recipe by name, optionally ended after another number of steps.
+def finetune() -> Recipe:
+    """Any model a little further, on made-up worlds or on one's own data: a low rate, and the mean of the weights.
+
+    `initial` names the model; sizes of the network and of the pictures are taken from it.
+    """
+    return Recipe(
+        name="finetune",
+        description="a model that was trained further",
+        initial="manyview-small",
+        image_size=128,
+        network=SMALL_NETWORK,
+        steps=2000,
+        stages=(Stage(until=2000, views=(2, 3, 4), images=16),),
+        schedule="cosine",
+        warmup_steps=100,
+        learning_rate=5e-5,
+        smallest_rate=5e-7,
+        ema_decay=0.999,
+        matching_weight=0.0,
+        place_weight=0.0,
+        camera_weight=0.0,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"small": small, "fast3r": fast3r, "finetune": finetune}
+
+
+def named_recipe(name: str, steps: int | None = None, settings: Sequence[str] = ()) -> Recipe:
+    """A recipe by name, with some of its values replaced.
+
+    Args:
+        name: one of `RECIPES`.
+        steps: ends it after another number of steps.
+        settings: "key=value" (`overrides.override`).
 
     Raises:
-        InputError: there is no such recipe.
+        InputError: there is no such recipe or key, or a value does not fit.
+        WeightsError: the model to start from cannot be loaded.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}", hint=f"Recipes: {', '.join(RECIPES)}.")
     recipe = RECIPES[name]()
+    recipe = override(recipe, [setting for setting in settings if setting.partition("=")[0].strip() == "initial"])
+    if recipe.initial:
+        recipe = continued_from(recipe)
+    recipe = override(recipe, settings)
     return recipe if steps is None else replace(recipe, steps=steps)
+
+
+def continued_from(recipe: Recipe) -> Recipe:
+    """The recipe for the network and pictures of its `initial` model."""
+    from manyview.networks.checkpoints.find import find_network
+
+    network, info = find_network(recipe.initial)
+    return replace(recipe, network=network.config, image_size=info.image_size)
+
+
+def missing_data(recipe: Recipe) -> None:
+    """Raises InputError if a folder of a source is not there, before anything is computed."""
+    for source in (source for stage in recipe.stages for source in stage.sources):
+        folder = source_folder(recipe, source)
+        if folder is not None and not folder.is_dir():
+            raise InputError(
+                f"recipe {recipe.name}: no {source.kind} data: there is no folder {folder}",
+                hint=f"Give the folder that holds it: --set data=FOLDER (with {source.folder or 'the data'} in it).",
+            )
+
+
+def source_folder(recipe: Recipe, source: Source) -> Path | None:
+    """Where a source's data are; None for made-up worlds."""
+    return None if source.kind == "worlds" else Path(recipe.data) / source.folder
+
+
+def set_options(recipe: Recipe) -> list[str]:
+    """The `--set` arguments that make this recipe of the named one; empty for a recipe without a name."""
+    if recipe.name not in RECIPES:
+        return []
+    return [f"{key}={as_text(value)}" for key, value in changes(RECIPES[recipe.name](), recipe)]

@@ -1,4 +1,4 @@
-"""Cameras of a procedural scene: hand-held, at a person's height, looking at a common place.
+"""Cameras of a procedural scene: hand-held, looking at a common place.
 
 Frames: the room's frame has x and y on the floor and z up; cameras are OpenCV's (x right, y down, z forward). Pixel
 coordinates are (x, y) with integers at pixel centres.
@@ -7,83 +7,121 @@ coordinates are (x, y) with integers at pixel centres.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from random import Random
 
-import torch
-from torch import Tensor
-
-from manyview.worlds.draws import Draws
-from manyview.worlds.settings import WorldSettings
-
-WALL_GAP = 0.3
-"""Metres that a camera keeps from the walls."""
+from manyview.worlds.description import Focus, Shape, Vector, add, apply, scaled, subtract, transposed
+from manyview.worlds.settings import CameraPath, WorldSettings
 
 
-def sample_intrinsics(draws: Draws, views: int, size: tuple[int, int], settings: WorldSettings) -> Tensor:
-    """(B, N, 3, 3) pixels: square pixels, the principal point in the middle of the picture."""
+@dataclass(frozen=True)
+class Viewpoint:
+    """A camera: where it is, what is in the middle of its picture, its roll (radians) and its intrinsics (pixels)."""
+
+    position: Vector
+    aim: Vector
+    roll: float
+    focal: float
+    centre: tuple[float, float]
+
+
+def sample_viewpoints(
+    random: Random, focus: Focus, views: int, size: tuple[int, int], settings: WorldSettings
+) -> list[Viewpoint]:
+    """The cameras of a scene, on one of the settings' paths."""
+    path = random.choice(settings.paths)
+    angle = random.uniform(-math.pi, math.pi)
+    if focus.facing is not None:
+        angle = focus.facing + random.uniform(-0.5, 0.5)
+    around = Surroundings(angle, random.uniform(*focus.distance), random.uniform(*focus.height))
+    walks = [sample_step(random, path, focus, around, settings.spread, view, views) for view in range(views)]
+    focal = size[1] / 2 / math.tan(math.radians(random.uniform(*settings.field_of_view)) / 2)
+    zoom = 0.25 * settings.spread if path == "photographs" and random.random() < 0.5 else 0.0
+    viewpoints = []
+    for view, (position, aim) in enumerate(walks):
+        position = kept_inside(position, focus)
+        if view and random.random() < settings.turned_away:
+            aim = subtract(scaled(position, 2.0), aim)
+        roll = math.radians(random.uniform(-settings.roll, settings.roll))
+        jitter = 1 + random.uniform(-settings.focal_jitter, settings.focal_jitter)
+        jitter *= math.exp(random.uniform(-zoom, zoom))
+        viewpoints.append(
+            Viewpoint(position, aim_aside(position, aim), roll, focal * jitter, principal_point(random, size, settings))
+        )
+    return viewpoints
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where the cameras of a scene are, seen from its target: direction (radians), metres away, metres above floor."""
+
+    angle: float
+    distance: float
+    height: float
+
+
+def sample_step(
+    random: Random, path: CameraPath, focus: Focus, around: Surroundings, spread: float, view: int, views: int
+) -> tuple[Vector, Vector]:
+    """Position and aim of one view of a path."""
+    jitter = lambda size: random.uniform(-size, size) * spread  # noqa: E731
+    time = view / max(views - 1, 1)
+    turn, nearer, rise, look = 0.0, 1.0, jitter(0.08) * around.distance, 0.1
+    aside = (0.0, 0.0, 0.0)
+    if path in ("orbit", "walk"):
+        turn, nearer = jitter(0.55), 1 + jitter(0.25)
+    elif path == "photographs":
+        turn, nearer, look = jitter(0.9), 1 + jitter(0.4), 0.2
+    elif path == "forward":
+        turn, nearer, look = jitter(0.06), 1 - spread * 0.45 * time, 0.06
+    elif path == "handheld":
+        turn, nearer = spread * (0.7 * (time - 0.5)) + jitter(0.08), 1 + jitter(0.12)
+    else:
+        turn, nearer = jitter(0.1), 1 + jitter(0.1)
+    reach = around.distance * max(nearer, 0.3)
+    position = (
+        focus.target[0] + reach * math.cos(around.angle + turn),
+        focus.target[1] + reach * math.sin(around.angle + turn),
+        around.height + rise,
+    )
+    if path == "walk":
+        straight = around.angle, around.distance
+        middle = (
+            focus.target[0] + straight[1] * math.cos(straight[0]),
+            focus.target[1] + straight[1] * math.sin(straight[0]),
+            around.height,
+        )
+        aside = scaled(subtract(position, middle), 0.6)
+    elif path == "panorama":
+        sweep = 0.7 * around.distance * (jitter(0.5) + spread * (time - 0.5))
+        aside = (-math.sin(around.angle) * sweep, math.cos(around.angle) * sweep, 0.0)
+    wobble = scaled((jitter(1), jitter(1), jitter(1)), look * around.distance)
+    return position, add(add(focus.target, aside), wobble)
+
+
+def kept_inside(position: Vector, focus: Focus) -> Vector:
+    """Moved into the bounds in which cameras may stand, and above the floor."""
+    width, depth = focus.bounds
+    x = min(max(position[0], -width), width)
+    y = min(max(position[1], -depth), depth)
+    return x, y, max(position[2], 0.5 * focus.height[0], 0.05)
+
+
+def aim_aside(position: Vector, aim: Vector) -> Vector:
+    """The aim, or one beside it where the camera would look straight up or down."""
+    across = math.hypot(aim[0] - position[0], aim[1] - position[1])
+    return aim if across > 0.05 * abs(aim[2] - position[2]) else add(aim, (0.2 + abs(aim[2] - position[2]) * 0.1, 0, 0))
+
+
+def principal_point(random: Random, size: tuple[int, int], settings: WorldSettings) -> tuple[float, float]:
+    """(x, y) pixels: the middle of the picture, or beside it as after a crop."""
     height, width = size
-    angle = draws.uniform(*settings.field_of_view, 1).deg2rad()
-    jitter = 1 + draws.uniform(-settings.focal_jitter, settings.focal_jitter, views)
-    focal = width / 2 / torch.tan(angle / 2) * jitter
-    intrinsics = torch.zeros(*focal.shape, 3, 3)
-    intrinsics[..., 0, 0] = intrinsics[..., 1, 1] = focal
-    intrinsics[..., 0, 2], intrinsics[..., 1, 2] = (width - 1) / 2, (height - 1) / 2
-    intrinsics[..., 2, 2] = 1
-    return intrinsics
+    across = random.uniform(-settings.off_centre, settings.off_centre) * width
+    down = random.uniform(-settings.off_centre, settings.off_centre) * height
+    return (width - 1) / 2 + across, (height - 1) / 2 + down
 
 
-def sample_cameras(
-    draws: Draws, views: int, enclosure: Tensor, is_room: Tensor, settings: WorldSettings
-) -> tuple[Tensor, Tensor]:
-    """Place the cameras around a target and turn them to it.
-
-    Args:
-        enclosure: (B, 3) half sizes of the room, which stands on z = 0 and is centred on x = y = 0.
-        is_room: (B,) bool.
-
-    Returns:
-        room_from_camera: (B, N, 4, 4) rigid.
-        target: (B, 3) the common place, room frame.
-    """
-    spread = settings.spread
-    target = sample_target(draws, enclosure, is_room)
-    angle = draws.uniform(-math.pi, math.pi, 1) + spread * draws.uniform(-0.55, 0.55, views)
-    distance = torch.where(is_room[:, None], draws.uniform(1.6, 3.6, 1), draws.uniform(2.5, 5.5, 1))
-    distance = distance * (1 + spread * draws.uniform(-0.25, 0.25, views))
-    height = draws.uniform(1.0, 1.8, 1) + spread * draws.uniform(-0.25, 0.25, views)
-    position = torch.stack([distance * angle.cos(), distance * angle.sin(), height], dim=-1)
-    position[..., :2] += target[:, None, :2]
-    limit = (enclosure[:, None, :2] - WALL_GAP).clamp_min(0)
-    position[..., :2] = torch.minimum(torch.maximum(position[..., :2], -limit), limit)
-    # Half of the scenes are orbits that fix the target, half are walks that look past it, more or less in parallel.
-    walk = draws.chance(0.5, 1)[..., None].float()
-    sideways = position - position.mean(dim=1, keepdim=True)
-    aim = target[:, None] + 0.6 * walk * sideways + spread * draws.uniform(-0.3, 0.3, views, 3)
-    roll = draws.uniform(-settings.roll, settings.roll, views).deg2rad()
-    return look_at(position, aim, roll), target
-
-
-def sample_target(draws: Draws, enclosure: Tensor, is_room: Tensor) -> Tensor:
-    """(B, 3): a place in the middle half of the enclosure, between knee and breast."""
-    planar = draws.uniform(-0.4, 0.4, 2) * enclosure[:, :2]
-    height = draws.uniform(0.3, 1.1, 1) * torch.where(is_room[:, None], 1.0, 0.9)
-    return torch.cat([planar, height], dim=-1)
-
-
-def look_at(position: Tensor, aim: Tensor, roll: Tensor) -> Tensor:
-    """Cameras at `position` (..., 3) that see `aim` (..., 3) in the middle, upright but for `roll` (...) radians.
-
-    Returns:
-        (..., 4, 4) room_from_camera. A camera that looks straight up or down is not defined.
-    """
-    forward = torch.nn.functional.normalize(aim - position, dim=-1)
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(forward)
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
-    down = torch.linalg.cross(forward, right)
-    cosine, sine = roll.cos()[..., None], roll.sin()[..., None]
-    matrix = torch.zeros(*position.shape[:-1], 4, 4)
-    matrix[..., :3, 0] = cosine * right + sine * down
-    matrix[..., :3, 1] = cosine * down - sine * right
-    matrix[..., :3, 2] = forward
-    matrix[..., :3, 3] = position
-    matrix[..., 3, 3] = 1
-    return matrix
+def clear_of(shape: Shape, position: Vector, gap: float) -> bool:
+    """Whether a camera keeps this distance from the box around a shape."""
+    local = apply(transposed(shape.rotation), subtract(position, shape.centre))
+    return max(abs(component) - half for component, half in zip(local, shape.half, strict=True)) > gap

@@ -8,61 +8,68 @@ before and after it. A ray that misses has enter > leave.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
-
 import torch
 from torch import Tensor
 
 TINY = 1e-12
 """Added to directions so that a component of exactly zero does not become 0 / 0; far below float32's resolution."""
+BOX, BALL, CYLINDER = 0.0, 1.0, 2.0
+"""Kinds of shapes, as they stand in tables of floats."""
+
+
+def unit_interval(kind: Tensor, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Meet unit shapes of mixed kinds.
+
+    Args:
+        kind: (R,) `BOX`, `BALL` or `CYLINDER`.
+        origin, direction: (3, R) rays origin + t direction in the shapes' frames.
+
+    Returns:
+        enter, leave: (R,).
+    """
+    x_near, x_far = slab(origin[0], direction[0])
+    y_near, y_far = slab(origin[1], direction[1])
+    z_near, z_far = slab(origin[2], direction[2])
+    upright = kind != BALL
+    round_near, round_far = round_interval(origin, direction, upright.to(origin.dtype))
+    is_box = kind == BOX
+    enter = torch.where(is_box, torch.maximum(x_near, y_near), round_near)
+    leave = torch.where(is_box, torch.minimum(x_far, y_far), round_far)
+    enter = torch.where(upright, torch.maximum(enter, z_near), enter)
+    return enter, torch.where(upright, torch.minimum(leave, z_far), leave)
 
 
 def box_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Meet the cube [-1, 1]^3 (slab method).
+    """Meet the cube [-1, 1]^3 (slab method); arguments and results as in `unit_interval`."""
+    x_near, x_far = slab(origin[0], direction[0])
+    y_near, y_far = slab(origin[1], direction[1])
+    z_near, z_far = slab(origin[2], direction[2])
+    enter = torch.maximum(torch.maximum(x_near, y_near), z_near)
+    return enter, torch.minimum(torch.minimum(x_far, y_far), z_far)
 
-    Args:
-        origin, direction: (..., 3, R) rays origin + t direction in the cube's frame; shapes may broadcast.
 
-    Returns:
-        enter, leave: (..., R).
-    """
+def slab(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """|coordinate| <= 1 for one coordinate."""
     inverse = (direction + TINY).reciprocal()
     middle = -origin * inverse
-    reach = inverse.abs_()
-    near, far = middle - reach, middle + reach
-    return _fold(torch.maximum, near), _fold(torch.minimum, far)
+    reach = inverse.abs()
+    return middle - reach, middle + reach
 
 
-def ball_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Meet the unit ball; arguments and results as in `box_interval`.
+def round_interval(origin: Tensor, direction: Tensor, upright: Tensor) -> tuple[Tensor, Tensor]:
+    """The unit ball, or where `upright` is 1 the endless tube along z.
 
     Measured from the point of closest approach, which keeps float32 exact enough for small balls far away.
     """
-    return _round_interval(origin, direction)
-
-
-def cylinder_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Meet the cylinder x^2 + y^2 <= 1, |z| <= 1: a tube cut by a slab; arguments and results as in `box_interval`."""
-    tube_enter, tube_leave = _round_interval(origin[..., :2, :], direction[..., :2, :])
-    slab_enter, slab_leave = box_interval(origin[..., 2:, :], direction[..., 2:, :])
-    return torch.maximum(tube_enter, slab_enter), torch.minimum(tube_leave, slab_leave)
-
-
-def _round_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """|x| <= 1 for all the coordinates given: a ball for three of them, a tube for two."""
-    inverse_square = (_fold(torch.add, direction.square()) + TINY).reciprocal_()
-    closest = -_fold(torch.add, origin * direction) * inverse_square
-    miss_square = _fold(torch.add, (closest.unsqueeze(-2) * direction).add_(origin).square_())
-    half_chord_square = (1 - miss_square) * inverse_square
-    missed = half_chord_square < 0
-    half_chord = half_chord_square.clamp_min_(0).sqrt_()
-    return (closest - half_chord).masked_fill_(missed, torch.inf), closest + half_chord
-
-
-def _fold(combine: Callable[[Tensor, Tensor], Tensor], components: Tensor) -> Tensor:
-    """(..., C, R) -> (..., R): pair by pair, which for C of 1 to 3 is several times faster than a reduction."""
-    return reduce(combine, components.unbind(-2))
+    third = 1 - upright
+    (x, y, z), (along_x, along_y, along_z) = origin, direction
+    z, along_z = z * third, along_z * third
+    inverse_square = (along_x.square() + along_y.square() + along_z.square() + TINY).reciprocal()
+    closest = -(x * along_x + y * along_y + z * along_z) * inverse_square
+    miss = (x + closest * along_x).square() + (y + closest * along_y).square() + (z + closest * along_z).square()
+    half_chord_square = (1 - miss) * inverse_square
+    half_chord = half_chord_square.clamp_min(0).sqrt()
+    return torch.where(half_chord_square < 0, torch.inf, closest - half_chord), closest + half_chord
 
 
 def box_normal(point: Tensor) -> Tensor:

@@ -1,84 +1,36 @@
-"""Rays of the cameras, carried into the frames of all shapes, and what they meet first.
+"""Rays of the cameras and of the lamps, and what they meet first.
 
-Letters in shapes: B scenes, N views, M shapes (the enclosure is number 0), R rays of a view (its pixels, row by row).
+Letters in shapes: B scenes, N views, M shapes (the enclosure is number 0), R rays of a view (its pixels, row by row),
+Q = B N R all rays, P pairs of a ray and a shape.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from manyview.worlds.primitives import ball_interval, box_interval, cylinder_interval
-from manyview.worlds.sampling import Worlds
+from manyview.worlds.packing import Shapes, Worlds
+from manyview.worlds.pairs import Rays, carried, meet, pixels_of, rectangles
+from manyview.worlds.primitives import box_interval
+from manyview.worlds.relief import meet_relief
+
+CONTACT = 0.12
+"""Metres from a solid over which the ambient light comes back."""
+CORNER = 0.35
+"""The same for walls."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rays:
-    """Rays origin + t direction of N views, carried into the frames of all the unit shapes; t is z-depth.
-
-    Attributes:
-        origin: (B, N, M, 3, 1).
-        direction: (B, N, M, 3, R).
-        length: (B, N, R) of the direction in metres.
-        rise: (B, N, R) upward part of the direction, over its length.
-    """
-
-    origin: Tensor
-    direction: Tensor
-    length: Tensor
-    rise: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """The enclosure and the solids as unit shapes: unit = unit_from_room (room - centre).
-
-    Attributes:
-        counts: number of boxes, balls, cylinders after the enclosure.
-        unit_from_room: (B, M, 3, 3).
-        centre: (B, M, 3).
-        half: (B, M, 3).
-        surface: (B, M) number of the solid's surface; that of the enclosure depends on the face.
-    """
-
-    counts: tuple[int, int, int]
-    unit_from_room: Tensor
-    centre: Tensor
-    half: Tensor
-    surface: Tensor
-
-
-def unit_shapes(worlds: Worlds) -> Shapes:
-    """Put the enclosure, a box with its floor at z = 0, before the solids."""
-    solids, half = worlds.solids, worlds.half
-    centre = half * half.new_tensor([0.0, 0.0, 1.0])
-    halves = torch.cat([half[:, None], solids.half], dim=1)
-    upright = torch.eye(3, device=half.device).expand(len(half), 1, 3, 3)
-    local_from_room = torch.cat([upright, solids.room_from_local.transpose(-1, -2)], dim=1)
-    return Shapes(
-        counts=solids.counts,
-        unit_from_room=local_from_room / halves[..., None],
-        centre=torch.cat([centre[:, None], solids.centre], dim=1),
-        half=halves,
-        surface=torch.nn.functional.pad(solids.surface, (1, 0)),
-    )
-
-
-def cast_rays(worlds: Worlds, shapes: Shapes, size: tuple[int, int], offset: tuple[float, float]) -> Rays:
+def cast_rays(worlds: Worlds, size: tuple[int, int], offset: tuple[float, float]) -> Rays:
     """One ray a pixel, through its centre moved by `offset` (x, y) pixels."""
     rotation = worlds.room_from_camera[..., :3, :3] @ torch.linalg.inv(worlds.K)
-    position = worlds.room_from_camera[..., :3, 3]
-    unit_from_room = shapes.unit_from_room[:, None]
-    origin = unit_from_room @ (position[:, :, None] - shapes.centre[:, None])[..., None]
-    in_room = pixel_directions(rotation, size, offset)
-    length = in_room.square().sum(dim=2).sqrt_()
+    direction = pixel_directions(rotation, size, offset)  # (B, N, 3, R)
+    position = worlds.room_from_camera[..., :3, 3:].expand_as(direction)
+    scenes, views, _, rays = direction.shape
+    moment = torch.arange(scenes * worlds.shapes.views, device=direction.device).view(scenes, -1, 1)
     return Rays(
-        origin=origin,
-        direction=pixel_directions(unit_from_room @ rotation[:, :, None], size, offset),
-        length=length,
-        rise=in_room[:, :, 2] / length,
+        origin=position.movedim(2, 0).flatten(1),
+        direction=direction.movedim(2, 0).flatten(1),
+        first=(moment * worlds.shapes.slots).expand(scenes, views, rays).flatten(),
     )
 
 
@@ -92,36 +44,117 @@ def pixel_directions(matrix: Tensor, size: tuple[int, int], offset: tuple[float,
     return (down[..., :, None] + across[..., None, :]).flatten(-2)
 
 
-def meet_solids(counts: tuple[int, int, int], origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Intervals (B, N, M - 1, R) in which rays (B, N, M - 1, 3, R or 1) are inside the solids, by kind."""
-    origins, directions = origin.split(counts, dim=2), direction.split(counts, dim=2)
-    kinds = (box_interval, ball_interval, cylinder_interval)
-    met = [meet(o, d) for meet, o, d, n in zip(kinds, origins, directions, counts, strict=True) if n]
-    if not met:
-        return torch.zeros_like(direction[:, :, :, 0]), torch.zeros_like(direction[:, :, :, 0])
-    return torch.cat([enter for enter, _ in met], dim=2), torch.cat([leave for _, leave in met], dim=2)
+class Sights:
+    """Pairs of rays and shapes that may meet: of the bodies, and of the tools that cut.
+
+    Attributes:
+        body: ray and slot (P,) of each pair of a ray and a body.
+        cut: ray, slot of the tool and slot of its body (P',) of each pair of a ray and a cut.
+    """
+
+    def __init__(self, body: tuple[Tensor, Tensor], cut: tuple[Tensor, Tensor, Tensor]) -> None:
+        self.body = body
+        self.cut = cut
 
 
-def nearest_hit(shapes: Shapes, rays: Rays) -> tuple[Tensor, Tensor]:
-    """z-depth (B, N, R) of the first surface, and which shape it is (B, N, R) int64: 0 is the enclosure."""
-    _, depth = box_interval(rays.origin[:, :, 0], rays.direction[:, :, 0])
-    nearest = torch.zeros_like(depth, dtype=torch.int64)
-    enter, leave = meet_solids(shapes.counts, rays.origin[:, :, 1:], rays.direction[:, :, 1:])
-    missed = (enter >= leave) | (enter <= 0)
-    enter = enter.masked_fill_(missed, torch.inf)
-    for index in range(enter.shape[2]):
-        candidate = enter[:, :, index]
-        nearest.masked_fill_(candidate < depth, index + 1)
+def camera_sights(worlds: Worlds, size: tuple[int, int]) -> Sights:
+    """What the pixels of the pictures may see: the shapes whose rectangle they are in."""
+    shapes, rays = worlds.shapes, size[0] * size[1]
+    boxes = rectangles(shapes, worlds.room_from_camera, worlds.K, size)
+    scenes, views = boxes.shape[:2]
+    empty = boxes.new_zeros(4)
+    seen = torch.where(shapes.body[:, None, :, None], boxes, empty).flatten(0, 2)
+    which, pixel = pixels_of(seen, size[1])
+    body = torch.div(which, shapes.slots, rounding_mode="floor") * rays + pixel, which % shapes.slots
+    tool, carved = shapes.cuts.unbind(-1)  # (B, C)
+    cuts = tool.shape[1]
+    scene = torch.arange(scenes, device=boxes.device)[:, None]
+    first, second = boxes[scene, :, tool], boxes[scene, :, carved]  # (B, C, N, 4)
+    low, high = torch.maximum(first, second)[..., ::2], torch.minimum(first, second)[..., 1::2]
+    high = torch.where((tool > 0)[:, :, None, None], torch.maximum(high, low), low)
+    overlap = torch.stack([low[..., 0], high[..., 0], low[..., 1], high[..., 1]], dim=-1)
+    which, pixel = pixels_of(overlap.transpose(1, 2).flatten(0, 2), size[1])
+    picture = torch.div(which, max(cuts, 1), rounding_mode="floor")
+    row = torch.div(picture, views, rounding_mode="floor") * cuts + which % max(cuts, 1)
+    return Sights(body, (picture * rays + pixel, tool.flatten()[row], carved.flatten()[row]))
+
+
+def kept_interval(shapes: Shapes, rays: Rays, ray: Tensor, slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Interval of pairs with what is kept of the bodies (P,), (P,), and the slot (P,) whose surface comes first."""
+    first = rays.first[ray]
+    enter, leave = meet(shapes, rays, ray, first + slot)
+    scene = torch.div(first, shapes.slots * shapes.views, rounding_mode="floor")
+    keeper = shapes.keeper.flatten()[scene * shapes.slots + slot]
+    kept = keeper.nonzero()[:, 0]
+    if len(kept):
+        near, far = meet(shapes, rays, ray[kept], first[kept] + keeper[kept])
+        slot = slot.index_put((kept,), torch.where(near > enter[kept], keeper[kept], slot[kept]))
+        enter = enter.index_put((kept,), torch.maximum(enter[kept], near))
+        leave = leave.index_put((kept,), torch.minimum(leave[kept], far))
+    return enter, leave, slot
+
+
+def first_solid(shapes: Shapes, rays: Rays, sights: Sights, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """t (Q,) of the first surface and its slot (Q,), given t (Q,) of the enclosure."""
+    ray, body = sights.body
+    enter, leave, slot = kept_interval(shapes, rays, ray, body)
+    cut_ray, tool, carved = sights.cut
+    if len(cut_ray):
+        start, end, _ = kept_interval(shapes, rays, cut_ray, carved)
+        near, far = meet(shapes, rays, cut_ray, rays.first[cut_ray] + tool)
+        start = start.clamp_min(0)
+        # The ray comes to the body where it is cut away; it goes on to the far side of the tool, if that is inside.
+        through = (near < far) & (near <= start) & (start < far) & (start < end)
+        gone = torch.zeros(len(depth) * shapes.slots, dtype=torch.bool, device=depth.device)
+        gone[(cut_ray * shapes.slots + carved)[through]] = True
+        enter = enter.masked_fill(gone[ray * shapes.slots + body], torch.inf)
+        ray, slot = torch.cat([ray, cut_ray[through]]), torch.cat([slot, tool[through]])
+        leave = torch.cat([leave, end[through]])
+        enter = torch.cat([enter, torch.where(far < end, far, torch.inf)[through]])
+    enter = enter.masked_fill((enter >= leave) | (enter <= 0), torch.inf)
+    nearest = torch.zeros_like(rays.first)
+    closest = depth.scatter_reduce(0, ray, enter, "amin")
+    wins = (enter == closest[ray]) & (enter < depth[ray])
+    nearest[ray[wins]] = slot[wins]
+    return closest, nearest
+
+
+def nearest_hit(worlds: Worlds, rays: Rays, sights: Sights) -> tuple[Tensor, Tensor]:
+    """z-depth (Q,) of the first surface, and which shape it is (Q,) int64: 0 is the enclosure."""
+    shapes = worlds.shapes
+    inside = carried(shapes, rays.first, rays.origin), carried(shapes, rays.first, rays.direction, direction=True)
+    _, depth = box_interval(*inside)
+    depth, nearest = first_solid(shapes, rays, sights, depth)
+    for index in range(shapes.reliefs):
+        slot = shapes.slots - shapes.reliefs + index
+        candidate = march(shapes, rays, slot, index, depth)
+        nearest = torch.where(candidate < depth, slot, nearest)
         depth = torch.minimum(depth, candidate)
     return depth, nearest
 
 
-def surface_numbers(shapes: Shapes, unit: Tensor, nearest: Tensor) -> Tensor:
-    """(B, N, R): the face 0..5 of the enclosure by its largest coordinate, from 6 on the solids.
+def march(shapes: Shapes, rays: Rays, slot: int, index: int, nearer_than: Tensor) -> Tensor:
+    """(Q,): where rays meet the relief of a slot; only those are followed that may see it."""
+    column = rays.first + slot
+    origin = carried(shapes, column, rays.origin)
+    direction = carried(shapes, column, rays.direction, direction=True)
+    enter, leave = box_interval(origin, direction)
+    enter, leave = enter.clamp_min(0), torch.minimum(leave, nearer_than)
+    followed = (enter < leave).nonzero()[:, 0]
+    scene = torch.div(rays.first[followed], shapes.slots * shapes.views, rounding_mode="floor")
+    numbers = shapes.patterns[:, index].T[:, scene]
+    met = meet_relief(
+        origin[:, followed], direction[:, followed], enter[followed], leave[followed], numbers[0], numbers[1:]
+    )
+    return torch.full_like(enter, torch.inf).index_put_((followed,), met)
+
+
+def surface_numbers(shapes: Shapes, unit: Tensor, nearest: Tensor, scene: Tensor) -> Tensor:
+    """(Q,): the face 0..5 of the enclosure by its largest coordinate, from 6 on the solids and reliefs.
 
     Args:
-        unit: (3, B, N, R) point on the unit shape.
-        nearest: (B, N, R) number of the shape.
+        unit: (3, Q) point on the unit shape.
+        nearest: (Q,) number of the shape. scene: (Q,).
     """
     x, y, z = unit
     x_size, y_size, z_size = unit.abs()
@@ -130,15 +163,94 @@ def surface_numbers(shapes: Shapes, unit: Tensor, nearest: Tensor) -> Tensor:
     positive = y > 0
     positive = (positive & ~along_x & ~along_z) | (along_x & (x > 0)) | (along_z & (z > 0))
     face = 2 * (1 - along_x.long() + along_z.long()) + positive.long()
-    solid = shapes.surface.gather(1, nearest.flatten(1)).view_as(nearest)
-    return solid + face.masked_fill_(nearest > 0, 0)
+    return shapes.surface.flatten()[scene * shapes.slots + nearest] + face.masked_fill(nearest > 0, 0)
 
 
-def lamp_visible(worlds: Worlds, shapes: Shapes, rays: Rays, depth: Tensor) -> Tensor:
-    """(B, N * R) float: 1 where no solid stands between the point and the main lamp."""
-    lamp = worlds.light.position[:, None, 0] - shapes.centre
-    lamp_in_unit = (shapes.unit_from_room @ lamp[..., None])[:, None, 1:]
-    point = rays.origin[:, :, 1:] + depth[:, :, None, None] * rays.direction[:, :, 1:]
-    enter, leave = meet_solids(shapes.counts, point, lamp_in_unit - point)
-    blocked = (enter < leave) & (leave > 1e-3) & (enter < 1)
-    return 1 - blocked.any(dim=2).flatten(1).to(depth.dtype)
+def lamp_visible(worlds: Worlds, rays: Rays, points: Tensor, wanted: Tensor) -> Tensor:
+    """(Q,) bool: no solid stands between the point (3, Q) and the main lamp of its scene.
+
+    Args:
+        wanted: (Q,) bool: rays for which it matters; the others are called visible.
+    """
+    shapes = worlds.shapes
+    scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
+    lamp = worlds.light.position[:, 0].T[:, scene]
+    beams = Rays(origin=points, direction=lamp - points, first=rays.first)
+    ray, slot = beams_near_shapes(worlds, beams, wanted)
+    first = rays.first[ray]
+    is_body = shapes.body.flatten()[scene[ray] * shapes.slots + slot]
+    bodies, body = ray[is_body], slot[is_body]
+    enter, leave, _ = kept_interval(shapes, beams, bodies, body)
+    blocked = enter.clamp_min(NO_ACNE) < leave.clamp_max(1)
+    if shapes.cuts.shape[1]:
+        carver = torch.full((len(shapes.cuts), shapes.slots), 0, device=ray.device)
+        carver = carver.scatter(1, shapes.cuts[..., 0], shapes.cuts[..., 1]).flatten()[scene[ray] * shapes.slots + slot]
+        cut = carver > 0
+        near, far = meet(shapes, beams, ray[cut], (first + slot)[cut])
+        start, end, _ = kept_interval(shapes, beams, ray[cut], carver[cut])
+        passes = (near <= start.clamp_min(NO_ACNE)) & (end.clamp_max(1) <= far) & (near < far)
+        through = torch.zeros(points.shape[1] * shapes.slots, dtype=torch.bool, device=ray.device)
+        through[(ray[cut] * shapes.slots + carver[cut])[passes]] = True
+        blocked = blocked & ~through[bodies * shapes.slots + body]
+    visible = torch.ones(points.shape[1], dtype=torch.bool, device=ray.device)
+    visible[bodies[blocked]] = False
+    return visible
+
+
+NO_ACNE = 1e-3
+"""Part of the way to the lamp on which a surface does not shadow itself."""
+
+
+def beams_near_shapes(worlds: Worlds, beams: Rays, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs ray, slot (P,), (P,) of beams that pass through the ball around a solid, seen from the lamp."""
+    shapes = worlds.shapes
+    scenes, moments = len(worlds.half), shapes.views
+    numbers = shapes.table.view(16, scenes, moments, shapes.slots)
+    away = numbers[9:12] - worlds.light.position[:, 0].T[:, :, None, None]  # (3, B, V, M)
+    radius = numbers[12:15].square().sum(0).sqrt()
+    distance = away.square().sum(0).sqrt()
+    limit = (1 - (radius / distance.clamp_min(1e-6)).square()).clamp_min(0).sqrt()  # cosine of the ball's half angle
+    limit = torch.where(distance > radius, limit, -2.0)
+    unused = torch.arange(shapes.slots, device=away.device)
+    limit = limit.masked_fill((unused == 0) | (unused >= shapes.slots - shapes.reliefs), 2.0)
+    directions = -beams.direction / beams.direction.square().sum(0).sqrt().clamp_min(1e-6)
+    per_moment = directions.view(3, scenes * moments, -1)
+    towards = (away / distance.clamp_min(1e-6)).flatten(1, 2)  # (3, B V, M)
+    cosine = torch.einsum("ibm,ibr->bmr", towards, per_moment)
+    near = (cosine >= limit.flatten(0, 1)[..., None]) & wanted.view(scenes * moments, 1, -1)
+    moment, slot, pixel = near.nonzero(as_tuple=True)
+    return moment * per_moment.shape[-1] + pixel, slot
+
+
+def openness(worlds: Worlds, rays: Rays, points: Tensor, nearest: Tensor) -> Tensor:
+    """(Q,) factor on the ambient light: smaller near walls and near other solids (ambient occlusion)."""
+    shapes = worlds.shapes
+    scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
+    unit = carried(shapes, rays.first, points)
+    gap = (1 - unit.abs()) * worlds.half.T[:, scene]
+    walls = ~worlds.sky.unflatten(1, (3, 2)).any(-1).T[:, scene]
+    corner = torch.where(walls, (-gap.clamp_min(0) / CORNER).exp(), 0).sum(0)
+    darkness = 0.35 * (corner - 1).clamp_min(0)
+    ray, slot = points_near_shapes(worlds, points, 5 * CONTACT)
+    other = slot != nearest[ray]
+    ray, slot = ray[other], slot[other]
+    column = rays.first[ray] + slot
+    half = shapes.table[12:15, column]
+    outside = ((carried(shapes, column, points[:, ray]).abs() - 1).clamp_min(0) * half).square().sum(0).sqrt()
+    closest = torch.full_like(darkness, torch.inf).scatter_reduce(0, ray, outside, "amin")
+    darkness = darkness + 0.55 * (-closest / CONTACT).exp()
+    return 1 - worlds.light.occlusion[scene] * darkness.clamp_max(0.8)
+
+
+def points_near_shapes(worlds: Worlds, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Pairs ray, slot of points (3, Q) within `reach` of the ball around a body."""
+    shapes = worlds.shapes
+    scenes, moments = len(worlds.half), shapes.views
+    numbers = shapes.table.view(16, scenes * moments, shapes.slots)
+    centre, radius = numbers[9:12], numbers[12:15].square().sum(0).sqrt()
+    per_moment = points.view(3, scenes * moments, -1)
+    product = torch.einsum("ibm,ibr->bmr", centre, per_moment)
+    square = centre.square().sum(0)[..., None] + per_moment.square().sum(0)[:, None] - 2 * product
+    body = shapes.body[:, None].expand(-1, moments, -1).flatten(0, 1)
+    moment, slot, pixel = ((square < (radius + reach).square()[..., None]) & body[..., None]).nonzero(as_tuple=True)
+    return moment * per_moment.shape[-1] + pixel, slot

@@ -1,61 +1,66 @@
 """`render_worlds`: procedural scenes, ray-cast with exact depth, points and cameras.
 
-Letters in shapes: B scenes, N views, M solids (the enclosure is number 0), R rays of a view (its pixels, row by row).
+Letters in shapes: B scenes, N views, M shapes (the enclosure is number 0), R rays of a view (its pixels, row by row),
+P numbers of a material.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from random import Random
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from manyview.errors import InputError
-from manyview.worlds.materials import texture_atlas
+from manyview.geometry.posed_views import PosedViews
+from manyview.worlds.cameras import Viewpoint
+from manyview.worlds.description import FACES
+from manyview.worlds.materials import sample_texture, texture_atlas
+from manyview.worlds.packing import Worlds
+from manyview.worlds.pairs import Rays, carried
+from manyview.worlds.patterns import PATTERNS
+from manyview.worlds.primitives import BALL, CYLINDER
 from manyview.worlds.rays import (
-    Rays,
-    Shapes,
+    camera_sights,
     cast_rays,
     lamp_visible,
     nearest_hit,
+    openness,
     pixel_directions,
     surface_numbers,
-    unit_shapes,
 )
-from manyview.worlds.sampling import Worlds, sample_worlds
+from manyview.worlds.relief import relief_normal
+from manyview.worlds.sensor import develop
 from manyview.worlds.settings import WorldSettings
 from manyview.worlds.shading import Hits, shade, sky_colour
-from manyview.worlds.solids import FACES
+from manyview.worlds.world import World, describe_world, pack_worlds
 
 RAYS_AT_ONCE = 24_000
 """On the CPU scenes are traced in groups of about this many rays, so that temporaries stay in the cache."""
 
-FILM_SPEED = 1.3
-"""Slope of the tone curve at black; its shoulder keeps bright surfaces from turning flat white."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class WorldBatch:
-    """B scenes of N views with their exact geometry. Frames are OpenCV's; pixels have integers at their centres.
+class WorldBatch(PosedViews):
+    """B procedural scenes of N views with their exact geometry. The world's z axis points up.
 
-    Attributes:
-        images: (B, N, 3, H, W) float32 RGB in [0, 1].
-        depth: (B, N, H, W) float32 z-depth, scene units; 0 where not `valid`.
-        points: (B, N, H, W, 3) float32, world frame (z up, of no further meaning); 0 where not `valid`.
-        valid: (B, N, H, W) bool; False for the sky.
-        K: (B, N, 3, 3) float32, pixels.
-        world_from_camera: (B, N, 4, 4) float32, rigid.
-        object_ids: (B, N, H, W) int32: -1 sky, 0..5 walls, floor and ceiling, from 6 on the solids.
+    Attributes (beside those of `PosedViews`):
+        object_ids: (B, N, H, W) int32: -1 sky, 0..5 walls, floor and ceiling, from 6 on solids and reliefs.
+        world_from_start: (B, N, S, 4, 4) float32, rigid: carries a point of surface s from where it is at the first
+            view's moment to where it is at view n's; identities where nothing moves.
     """
 
-    images: Tensor
-    depth: Tensor
-    points: Tensor
-    valid: Tensor
-    K: Tensor
-    world_from_camera: Tensor
     object_ids: Tensor
+    world_from_start: Tensor
+
+    @property
+    def moving(self) -> Tensor:
+        """(B, N, H, W) bool: pixels that show something that moves."""
+        still = torch.eye(4, device=self.depth.device)
+        moves = ((self.world_from_start - still).abs().amax(dim=(1, 3, 4)) > 1e-7).flatten(1)
+        ids = self.object_ids.flatten(1).clamp_min(0).long()
+        return moves.gather(1, ids).view(self.object_ids.shape) & (self.object_ids >= 0)
 
 
 def render_worlds(
@@ -78,50 +83,95 @@ def render_worlds(
         device: where to trace and where the results lie.
 
     Raises:
-        InputError: no seeds, or no views, or pictures below 2 x 2 pixels.
+        InputError: no seeds, a seed out of range, no views, or pictures below 2 x 2 pixels.
     """
     if not len(seeds) or views < 1 or min(size) < 2:
         raise InputError(f"expected seeds, views >= 1 and size >= (2, 2), got {len(seeds)} seeds, {views=}, {size=}")
-    worlds, draws = sample_worlds(seeds, views, size, settings)
-    noise = draws.normal(views, 3, *size).to(device) if settings.noise > 0 else None
-    group = max(1, RAYS_AT_ONCE // (views * size[0] * size[1])) if torch.device(device).type == "cpu" else len(seeds)
+    if not all(0 <= seed < 2**63 for seed in seeds):
+        raise InputError(f"a seed is an integer of 0..2^63 - 1, got {min(seeds)}..{max(seeds)}")
+    worlds = [describe_world(Random(f"world/{seed}"), views, size, settings) for seed in seeds]
+    on_cpu = torch.device(device).type == "cpu"
+    group = max(1, RAYS_AT_ONCE // (views * size[0] * size[1])) if on_cpu else len(seeds)
     parts = []
     for first in range(0, len(seeds), group):
-        some = worlds.scenes(slice(first, first + group)).to(device)
-        parts.append(photograph(some, size, settings, None if noise is None else noise[first : first + group]))
-    names = WorldBatch.__dataclass_fields__
-    return WorldBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        some = slice(first, first + group)
+        noise = sensor_noise(seeds[some], views, size).to(device) if settings.noise > 0 else None
+        parts.append(photograph(pack_worlds(worlds[some]).to(device), size, settings, noise))
+    return joined(parts)
+
+
+def render_mixed_worlds(
+    seeds: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    settings: WorldSettings = WorldSettings(),  # noqa: B008 (frozen)
+    device: str | torch.device = "cpu",
+) -> list[WorldBatch]:
+    """`render_worlds` for views of different sizes and shapes, as a folder of photographs has them.
+
+    Args:
+        sizes: (height, width) of each of the N views. The field of view that the settings give is that of the first.
+
+    Returns:
+        A `WorldBatch` of one view each (its N is 1), in order; all of the same scenes and in the same world frame.
+    """
+    if not sizes:
+        raise InputError("no sizes were given", hint="Pass one (height, width) for each view.")
+    worlds = [describe_world(Random(f"world/{seed}"), len(sizes), sizes[0], settings) for seed in seeds]
+    batches = []
+    for view, size in enumerate(sizes):
+        seen = [world.view(view, sizes[0], size) for world in worlds]
+        noise = sensor_noise(seeds, len(sizes), size)[:, view : view + 1].to(device) if settings.noise > 0 else None
+        batches.append(photograph(pack_worlds(seen).to(device), size, settings, noise))
+    return batches
+
+
+def sensor_noise(seeds: Sequence[int], views: int, size: tuple[int, int]) -> Tensor:
+    """(B, N, 3, H, W) standard normal, each scene's from its seed."""
+    generators = [Generator().manual_seed(int(seed)) for seed in seeds]
+    return torch.stack([torch.randn(views, 3, *size, generator=generator) for generator in generators])
+
+
+def joined(parts: Sequence[WorldBatch]) -> WorldBatch:
+    """Batches one after another; the motions of fewer surfaces are filled up with identities."""
+    surfaces = max(part.world_from_start.shape[2] for part in parts)
+    tensors = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(WorldBatch)[:-1]}
+    motions = []
+    for part in parts:
+        missing = surfaces - part.world_from_start.shape[2]
+        still = torch.eye(4, device=part.depth.device).expand(*part.world_from_start.shape[:2], missing, 4, 4)
+        motions.append(torch.cat([part.world_from_start, still], dim=2))
+    return WorldBatch(**tensors, world_from_start=torch.cat(motions))
 
 
 def photograph(worlds: Worlds, size: tuple[int, int], settings: WorldSettings, noise: Tensor | None) -> WorldBatch:
     """Trace and develop all views of the scenes; `noise` is (B, N, 3, H, W) standard normal or None."""
-    shapes = unit_shapes(worlds)
     atlas = texture_atlas(str(worlds.half.device))
-    colours, depth, surface = trace(worlds, shapes, size, (0.0, 0.0), atlas, settings)
-    if settings.supersampling > 1:
+    colours, depth, surface = trace(worlds, size, (0.0, 0.0), atlas)
+    if settings.samples > 1:
         colours = torch.zeros_like(colours)
-        for offset in subpixels(settings.supersampling):
-            colours += trace(worlds, shapes, size, offset, atlas, settings)[0] / settings.supersampling**2
+        for offset in subpixels(settings.samples):
+            colours += trace(worlds, size, offset, atlas)[0] / settings.samples
     valid = surface >= 0
     depth = depth * worlds.scale[:, None, None] * valid
     world_from_camera = place_cameras(worlds)
     points = unproject(depth, worlds.K, world_from_camera, size) * valid[..., None]
     picture = (*depth.shape[:2], *size)
     return WorldBatch(
-        images=develop(colours.unflatten(-1, size), worlds, noise),
+        images=develop(colours.unflatten(-1, size), worlds.response, noise),
         depth=depth.view(picture),
         points=points.view(*picture, 3),
         valid=valid.view(picture),
         K=worlds.K,
         world_from_camera=world_from_camera,
         object_ids=surface.view(picture).int(),
+        world_from_start=place_motions(worlds, depth.shape[1]),
     )
 
 
 def subpixels(count: int) -> list[tuple[float, float]]:
-    """Offsets (x, y) of count x count rays from the pixel's centre."""
-    steps = [(index + 0.5) / count - 0.5 for index in range(count)]
-    return [(x, y) for y in steps for x in steps]
+    """Offsets (x, y) of `count` rays from the pixel's centre, evenly spread (Martin Roberts' R2 sequence)."""
+    steps = (0.7548776662466927, 0.5698402909980532)
+    return [((0.5 + i * steps[0]) % 1 - 0.5, (0.5 + i * steps[1]) % 1 - 0.5) for i in range(1, count + 1)]
 
 
 def place_cameras(worlds: Worlds) -> Tensor:
@@ -129,6 +179,17 @@ def place_cameras(worlds: Worlds) -> Tensor:
     scaled = worlds.room_from_camera.clone()
     scaled[..., :3, 3] *= worlds.scale[:, None, None]
     return worlds.world_from_room[:, None] @ scaled
+
+
+def place_motions(worlds: Worlds, views: int) -> Tensor:
+    """(B, N, S, 4, 4) `world_from_start` of the batch: the room's motions, seen in the world frame and its units."""
+    scaled = worlds.room_from_start.clone()
+    scaled[..., :3, 3] *= worlds.scale[:, None, None, None]
+    frame = worlds.world_from_room[:, None, None]
+    rotated = frame @ scaled @ torch.linalg.inv(frame)
+    still = torch.eye(4, device=rotated.device)
+    moves = (worlds.room_from_start != still).flatten(3).any(-1)[..., None, None]
+    return torch.where(moves, rotated, still).expand(-1, views, -1, -1, -1)
 
 
 def unproject(depth: Tensor, intrinsics: Tensor, world_from_camera: Tensor, size: tuple[int, int]) -> Tensor:
@@ -139,79 +200,84 @@ def unproject(depth: Tensor, intrinsics: Tensor, world_from_camera: Tensor, size
 
 
 def trace(
-    worlds: Worlds,
-    shapes: Shapes,
-    size: tuple[int, int],
-    offset: tuple[float, float],
-    atlas: Tensor,
-    settings: WorldSettings,
+    worlds: Worlds, size: tuple[int, int], offset: tuple[float, float], atlas: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Linear colours (B, N, 3, R), z-depth (B, N, R) in metres and surface numbers (B, N, R), -1 for the sky."""
-    rays = cast_rays(worlds, shapes, size, offset)
-    depth, nearest = nearest_hit(shapes, rays)
-    chosen = nearest[:, :, None, None].expand(-1, -1, 1, 3, -1)
-    direction = rays.direction.gather(2, chosen)[:, :, 0].movedim(2, 0)
-    origin = rays.origin.expand_as(rays.direction).gather(2, chosen)[:, :, 0].movedim(2, 0)
-    unit = origin + depth * direction
-    surface = surface_numbers(shapes, unit, nearest)
-    lit = lamp_visible(worlds, shapes, rays, depth) if settings.shadows else None
-    hits = gather_hits(worlds, shapes, rays, unit, direction, depth, nearest, surface)
-    colour = shade(hits, worlds.light.colour, worlds.light.ambient, lit, atlas).view_as(direction)
-    face = surface.clamp_max(FACES - 1).flatten(1)
-    is_sky = worlds.sky.gather(1, face).view_as(surface) & (surface < FACES)
-    sky = sky_colour(rays.rise, *(c.T[..., None, None] for c in (worlds.light.horizon, worlds.light.zenith)))
-    colour = torch.lerp(colour, sky, is_sky.to(colour.dtype))
-    return colour.movedim(0, 2), depth, surface.masked_fill_(is_sky, -1)
+    shapes = worlds.shapes
+    rays = cast_rays(worlds, size, offset)
+    depth, nearest = nearest_hit(worlds, rays, camera_sights(worlds, size))
+    scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
+    points = rays.origin + depth * rays.direction
+    column = rays.first + nearest
+    unit = carried(shapes, column, points)
+    surface = surface_numbers(shapes, unit, nearest, scene)
+    is_sky = worlds.sky.flatten()[scene * FACES + surface.clamp_max(FACES - 1)] & (surface < FACES)
+    lit = None
+    if bool(worlds.light.shadows.any()):
+        wanted = worlds.light.shadows[scene] & ~is_sky
+        lit = lamp_visible(worlds, rays, points, wanted).to(depth.dtype)
+    ambient = worlds.light.ambient.T[:, scene]
+    if bool(worlds.light.occlusion.any()):
+        ambient = ambient * openness(worlds, rays, points, nearest)
+    hits = gather_hits(worlds, rays, unit, column, depth, surface, scene)
+    colour = shade(hits, worlds.light.colour.permute(1, 2, 0)[:, :, scene], ambient, lit, atlas)
+    if bool(worlds.sky.any()):
+        colour = torch.where(is_sky, sky_of(worlds, rays, scene, atlas), colour)
+    picture = (*worlds.room_from_camera.shape[:2], size[0] * size[1])
+    surface = surface.masked_fill(is_sky, -1)
+    return colour.view(3, *picture).movedim(0, 2), depth.view(picture), surface.view(picture)
+
+
+def sky_of(worlds: Worlds, rays: Rays, scene: Tensor, atlas: Tensor) -> Tensor:
+    """(3, Q) colour of the sky in the direction of each ray."""
+    light = worlds.light
+    x, y, rise = rays.direction / rays.direction.square().sum(0).sqrt()
+    gradient = sky_colour(rise, light.horizon.T[:, scene], light.zenith.T[:, scene])
+    # Clouds hang on a plane above; near the horizon they get finer, until the pyramid averages them out.
+    slope = rise.clamp_min(0.02)
+    u, v, footprint = 0.3 * x / slope, 0.3 * y / slope, 0.01 / slope.square()
+    pattern = torch.full_like(u, float(CLOUDS))
+    clouds = sample_texture(atlas, pattern[None], u[None], v[None], footprint[None])[0, 0]
+    return (gradient + light.clouds[scene] * clouds).clamp_min_(0)
+
+
+CLOUDS = next(number for number, pattern in enumerate(PATTERNS) if pattern.kind == "noise")
+"""The pattern that clouds are made of."""
 
 
 def gather_hits(
-    worlds: Worlds,
-    shapes: Shapes,
-    rays: Rays,
-    unit: Tensor,
-    direction: Tensor,
-    depth: Tensor,
-    nearest: Tensor,
-    surface: Tensor,
+    worlds: Worlds, rays: Rays, unit: Tensor, column: Tensor, depth: Tensor, surface: Tensor, scene: Tensor
 ) -> Hits:
     """Collect for every ray the numbers of the shape and of the material that it met."""
-    scenes = len(nearest)
-    boxes, balls, cylinders = shapes.counts
-    kind = torch.tensor([0] * (1 + boxes) + [1] * balls + [2] * cylinders, device=depth.device)
-    lamps = [worlds.light.position[:, None, index] - shapes.centre for index in range(2)]
-    local = [(shapes.unit_from_room @ lamp[..., None])[..., 0] * shapes.half for lamp in lamps]
-    kinds = torch.stack([kind == 1, kind == 2], dim=-1).to(depth.dtype).expand(scenes, -1, -1)
-    table = torch.cat([shapes.half, kinds, *local], dim=-1).movedim(-1, 0)
-    of_shape = _pick(table, nearest)
+    shapes = worlds.shapes
+    rows = shapes.table[12:].index_select(1, column)
+    half, kind = rows[:3], rows[3]
+    lamps = [carried(shapes, column, worlds.light.position[:, index].T[:, scene]) * half for index in range(2)]
     material = worlds.materials.table()
-    focal = worlds.K[..., 0, 0, None]
-    half = of_shape[:3]
+    per_view = depth.view(len(worlds.half), worlds.K.shape[1], -1)
+    length = rays.direction.square().sum(0).sqrt().view_as(per_view)
     return Hits(
-        unit=unit.flatten(2),
+        unit=unit,
         half=half,
-        direction=direction.flatten(2) * half,
-        pixel=(depth * rays.length / focal).flatten(1),
-        is_ball=of_shape[3],
-        is_cylinder=of_shape[4],
-        material=_pick(material, surface),
-        lamps=(of_shape[5:8], of_shape[8:11]),
+        direction=carried(shapes, column, rays.direction, direction=True) * half,
+        pixel=(per_view * length / worlds.K[..., 0, 0, None]).flatten(),
+        is_ball=(kind == BALL).to(depth.dtype),
+        is_cylinder=(kind == CYLINDER).to(depth.dtype),
+        relief=relief_normals(worlds, unit, column, scene) if shapes.reliefs else None,
+        material=material.flatten(1).index_select(1, scene * material.shape[2] + surface),
+        lamps=(lamps[0], lamps[1]),
     )
 
 
-def _pick(table: Tensor, index: Tensor) -> Tensor:
-    """Columns of tables, one table a scene: (P, B, M), index (B, N, R) -> (P, B, N * R)."""
-    return table.gather(2, index.flatten(1).expand(len(table), -1, -1))
+def relief_normals(worlds: Worlds, unit: Tensor, column: Tensor, scene: Tensor) -> Tensor:
+    """(3, Q) normals in the unit frame where a relief was met, 0 elsewhere."""
+    shapes = worlds.shapes
+    number = column % shapes.slots - (shapes.slots - shapes.reliefs)
+    met = (number >= 0).nonzero()[:, 0]
+    pattern = shapes.patterns[scene[met], number[met]].T
+    normals = torch.zeros_like(unit)
+    normals[:, met] = relief_normal(unit[:, met], pattern[0], pattern[1:])
+    return normals
 
 
-def develop(colours: Tensor, worlds: Worlds, noise: Tensor | None) -> Tensor:
-    """Linear colours (B, N, 3, H, W) -> picture in [0, 1]: exposure, vignette, tone curve, sensor noise."""
-    light = worlds.light
-    height, width = colours.shape[-2:]
-    across = torch.linspace(-1, 1, width, device=colours.device).square()
-    down = torch.linspace(-1, 1, height, device=colours.device).square()[:, None]
-    darkening = 1 - light.vignette[:, None, None, None, None] * (across + down) / 2
-    exposed = colours * darkening * light.exposure[..., None, None]
-    picture = (1 - (-FILM_SPEED * exposed).exp_()).sqrt_()
-    if noise is not None:
-        picture = picture + noise * light.noise[:, None, None, None, None]
-    return picture.clamp_(0, 1)
+__all__ = ["Viewpoint", "World", "WorldBatch", "render_mixed_worlds", "render_worlds"]

@@ -1,8 +1,7 @@
 """The colour of what rays have met: surface coordinates, texture, Lambert's law, highlights and sky.
 
 Everything is worked out in the frame of the solid that was met, where normals and surface coordinates are simple; the
-lamps are carried there once a solid, not once a ray. B is the number of scenes, R that of the
-rays of all views of a scene.
+lamps are carried there, too. Q is the number of rays of all views of all scenes.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ from torch import Tensor
 from manyview.worlds.materials import surface_colour
 from manyview.worlds.primitives import ball_normal, box_normal, cylinder_normal
 
-GLOSS = 24
-"""Exponent of the highlights (Blinn-Phong)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """Where R rays in each of B scenes met surfaces, in the frame of the solid they met (its axes and centre, metres).
+    """Where Q rays met surfaces, in the frame of the solid they met (its axes and centre, metres).
 
     Attributes:
-        unit: (3, B, R) the point after the map to the unit shape.
-        half: (3, B, R) half sizes of the solid.
-        direction: (3, B, R) of the ray, not normalised; points from the camera.
-        pixel: (B, R) size of a pixel at that distance, across the ray.
-        is_ball, is_cylinder: (B, R) float 0 or 1.
-        material: (P, B, R) rows of `Materials.table`.
-        lamps: two of (3, B, R) positions.
+        unit: (3, Q) the point after the map to the unit shape.
+        half: (3, Q) half sizes of the solid.
+        direction: (3, Q) of the ray, not normalised; points from the camera.
+        pixel: (Q,) size of a pixel at that distance, across the ray.
+        is_ball, is_cylinder: (Q,) float 0 or 1.
+        relief: (3, Q) normals in the unit frame where a relief was met, else 0; None without reliefs.
+        material: (P, Q) rows of `Materials.table`.
+        lamps: two of (3, Q) positions.
     """
 
     unit: Tensor
@@ -39,48 +36,56 @@ class Hits:
     pixel: Tensor
     is_ball: Tensor
     is_cylinder: Tensor
+    relief: Tensor | None
     material: Tensor
     lamps: tuple[Tensor, Tensor]
 
 
 def shade(hits: Hits, lamp_colours: Tensor, ambient: Tensor, lit: Tensor | None, atlas: Tensor) -> Tensor:
-    """Linear colours (3, B, R) of what was met.
+    """Linear colours (3, Q) of what was met.
 
     Args:
-        lamp_colours: (B, 2, 3). ambient: (B, 3).
-        lit: (B, R) 1 where the main lamp is seen, 0 in its shadow; None without shadows.
+        lamp_colours: (2, 3, Q).
+        ambient: (3, Q) light that comes from everywhere.
+        lit: (Q,) 1 where the main lamp is seen, 0 in its shadow; None without shadows.
+        atlas: of `texture_atlas`.
     """
     towards_camera = -_normalised(hits.direction)
     normal = facing_normal(hits, towards_camera)
     cosine = _dot(normal, towards_camera).clamp_min_(0.05)
-    u, v = surface_coordinates(hits.unit * hits.half, normal)
-    paint = surface_colour(hits.material, u, v, hits.pixel / cosine, atlas)
     point = hits.unit * hits.half
-    light = ambient.T[..., None].expand_as(paint)
+    u, v = surface_coordinates(point, normal)
+    footprint = hits.pixel / cosine
+    paint = surface_colour(hits.material[:, None], u[None], v[None], footprint[None], atlas)[:, 0]
+    light = ambient
     highlight = torch.zeros_like(paint)
+    gloss, shine = hits.material[-2:]
     for index, lamp in enumerate(hits.lamps):
         towards_lamp = _normalised(lamp - point)
-        received = lamp_colours[:, index].T[..., None] * _dot(normal, towards_lamp).clamp_min_(0)
+        received = lamp_colours[index] * _dot(normal, towards_lamp).clamp_min_(0)
         if index == 0:
             received = received if lit is None else received * lit
             halfway = _normalised(towards_lamp + towards_camera)
-            highlight = received * _dot(normal, halfway).clamp_min_(0).pow_(GLOSS) * hits.material[-1]
+            highlight = received * _dot(normal, halfway).clamp_min_(0).pow_(gloss) * shine
         light = light + received
     return paint * light + highlight
 
 
 def facing_normal(hits: Hits, towards_camera: Tensor) -> Tensor:
-    """Unit normals (3, B, R) on the camera's side of the surface."""
+    """Unit normals (3, Q) on the camera's side of the surface."""
     box = box_normal(hits.unit)
     ball = ball_normal(hits.unit) / hits.half
     cylinder = cylinder_normal(hits.unit) / hits.half
     is_box = 1 - hits.is_ball - hits.is_cylinder
-    normal = _normalised(box * is_box + ball * hits.is_ball + cylinder * hits.is_cylinder)
+    normal = box * is_box + ball * hits.is_ball + cylinder * hits.is_cylinder
+    if hits.relief is not None:
+        normal = torch.where(hits.relief.any(dim=0), hits.relief / hits.half, normal)
+    normal = _normalised(normal)
     return normal * _dot(normal, towards_camera).sign()
 
 
 def surface_coordinates(point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Two coordinates (B, R), (B, R) in metres: the point seen along the main axis of its normal (box mapping)."""
+    """Two coordinates (Q,), (Q,) in metres: the point seen along the main axis of its normal (box mapping)."""
     x_size, y_size, z_size = normal.abs()
     along_x = (x_size >= torch.maximum(y_size, z_size)).to(point.dtype)
     along_z = (z_size > torch.maximum(x_size, y_size)).to(point.dtype)
@@ -94,7 +99,7 @@ def surface_coordinates(point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sky_colour(rise: Tensor, horizon: Tensor, zenith: Tensor) -> Tensor:
-    """(3, B, R) linear: from horizon to zenith colour (3, B, R) with the sine of the elevation, rise (B, R)."""
+    """(3, Q) linear: from horizon to zenith colour (3, Q) with the sine of the elevation, rise (Q,)."""
     return horizon + rise.clamp(0, 1).sqrt() * (zenith - horizon)
 
 

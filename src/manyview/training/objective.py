@@ -1,0 +1,130 @@
+"""The network together with all that turns a batch into a loss, as one module.
+
+One module, because what averages gradients over processes has to see all parameters and wrap one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from manyview.geometry.posed_views import PosedViews
+from manyview.networks.fast3r import Economy, Fast3R
+from manyview.networks.pointmaps import Pointmaps
+from manyview.training.batch_share import Share, whole
+from manyview.training.cameras import CameraLoss, true_cameras
+from manyview.training.data import targets
+from manyview.training.dust3r_losses import dust3r_loss
+from manyview.training.losses import fast3r_loss
+from manyview.training.matching import MatchingLoss, PlaceLoss, token_matches
+from manyview.training.recipe import Recipe
+
+# Which of the four hooked depths each helper loss looks at: one half, three quarters and the end of the fusion.
+HELPER_LEVELS = {"matching": 1, "place": 2, "camera": 3}
+
+
+class Objective(nn.Module):
+    """A batch -> the numbers of a step, "total" (what is minimised) among them.
+
+    Args:
+        network: what is trained.
+        recipe: which losses, with which weights.
+        share: of a batch that is split over processes.
+    """
+
+    def __init__(self, network: Fast3R, recipe: Recipe, share: Share = whole) -> None:
+        super().__init__()
+        self.network = network
+        self.helpers = helper_losses(recipe)
+        self.recipe = recipe
+        self.share = share
+
+    def forward(
+        self,
+        images: Tensor,
+        depth: Tensor,
+        points: Tensor,
+        valid: Tensor,
+        K: Tensor,
+        world_from_camera: Tensor,
+        view_ids: Tensor,
+    ) -> dict[str, Tensor]:
+        """The fields of `PosedViews`, and (B, N) rows of the index table -> scalars by name."""
+        batch = PosedViews(
+            images=images, depth=depth, points=points, valid=valid, K=K, world_from_camera=world_from_camera
+        )
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            predicted, hooked = self.predict(images, view_ids)
+        figures = self.main_loss(predicted, batch)
+        helpers = self.helper_values(hooked, batch)
+        weighted = [getattr(self.recipe, f"{name}_weight") * value for name, value in helpers.items()]
+        return {"total": sum(weighted, figures["loss"]), **figures, **helpers}
+
+    def predict(self, images: Tensor, view_ids: Tensor) -> tuple[Pointmaps, list[Tensor]]:
+        """Images (B, N, 3, H, W) in [0, 1] -> pointmaps, and the tokens (B, N, T, dim) of the four hooked depths."""
+        scenes, views = images.shape[:2]
+        economy = Economy(encoder_images=scenes * views, head_images=scenes * views)
+        with hooked_tokens(self.network) as hooked:
+            predicted = self.network(
+                images * 2 - 1, view_ids=view_ids, local=self.recipe.objective == "fast3r", economy=economy
+            )
+        return predicted, [tokens.unflatten(1, (views, -1)) for tokens in hooked]
+
+    def main_loss(self, predicted: Pointmaps, batch: PosedViews) -> dict[str, Tensor]:
+        """ "loss" and the mean errors of points."""
+        truth = targets(batch)
+        if self.recipe.objective == "dust3r":
+            pairs = dust3r_loss(predicted, truth, self.recipe.dust3r, share=self.share)
+            return {"loss": pairs.total, **global_errors(pairs.error)}
+        loss = fast3r_loss(
+            predicted, truth, local_scale_consistent=self.recipe.local_scale_consistent, share=self.share
+        )
+        return {"loss": loss.total, **global_errors(loss.global_error), "local_error": loss.local_error.mean()}
+
+    def helper_values(self, hooked: list[Tensor], batch: PosedViews) -> dict[str, Tensor]:
+        """The helper losses that have a weight."""
+        matches = None
+        if "matching" in self.helpers or "place" in self.helpers:
+            matches = token_matches(batch, self.network.config.patch_size)
+        truths = {"matching": matches, "place": matches, "camera": true_cameras(batch)}
+        return {
+            name: helper(hooked[HELPER_LEVELS[name]], truths[name], self.share) for name, helper in self.helpers.items()
+        }
+
+
+def helper_losses(recipe: Recipe) -> nn.ModuleDict:
+    """Losses with weights of their own, by name; those whose weight in the recipe is above 0."""
+    dim = recipe.network.fusion_dim
+    known = {
+        "matching": lambda: MatchingLoss(dim, recipe.matching_width),
+        "place": lambda: PlaceLoss(dim),
+        "camera": lambda: CameraLoss(dim),
+    }
+    return nn.ModuleDict({name: make() for name, make in known.items() if getattr(recipe, f"{name}_weight") > 0})
+
+
+def global_errors(error: Tensor) -> dict[str, Tensor]:
+    """Errors (N,) a view -> the mean, and the mean without the first view, which needs no other to be right."""
+    others = error[1:] if len(error) > 1 else error
+    return {"global_error": error.mean(), "other_views_global_error": others.mean()}
+
+
+@contextmanager
+def hooked_tokens(network: Fast3R) -> Iterator[list[Tensor]]:
+    """While open, keeps the tokens (B, T, dim) of the depths that the heads look at, as the network goes along."""
+    kept: list[Tensor] = []
+
+    def watch(fusion: nn.Module, arguments: object, depths: Iterator[Tensor]) -> Iterator[Tensor]:
+        for depth, tokens in enumerate(depths):
+            if depth in network.config.hooks:
+                kept.append(tokens)
+            yield tokens
+
+    handle = network.fusion.register_forward_hook(watch)
+    try:
+        yield kept
+    finally:
+        handle.remove()
