@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from manyview.errors import InputError
 from manyview.networks.fast3r import Fast3RConfig
@@ -13,7 +12,7 @@ from manyview.training.overrides import as_text, changes, override
 from manyview.training.recipe import Recipe, Source, SourceKind, Stage
 from manyview.worlds import WorldSettings
 
-__all__ = ["RECIPES", "Recipe", "Source", "Stage", "missing_data", "named_recipe", "set_options", "worlds"]
+__all__ = ["RECIPES", "Recipe", "Source", "Stage", "missing_data", "named_recipe", "set_options"]
 
 SMALL_NETWORK = Fast3RConfig(
     patch_size=8,
@@ -41,14 +40,14 @@ PUBLISHED_STEPS = 174_000
 PUBLISHED_BATCH, PUBLISHED_VIEWS = 128, 20
 
 
-def worlds(**settings: Any) -> tuple[Source, ...]:
-    """Made-up scenes alone; arguments are those of `WorldSettings`."""
-    return (Source(worlds=WorldSettings(**settings)),)
-
-
-def photographed(spread: float) -> tuple[Source, ...]:
+def photographed(spread: float, share: float = 1.0) -> Source:
     """Worlds as people photograph them: now and then cropped, or with a picture of something else among them."""
-    return worlds(spread=spread, turned_away=0.02, off_centre=0.03)
+    return Source(share=share, worlds=WorldSettings(spread=spread, turned_away=0.02, off_centre=0.03))
+
+
+def near_and_far() -> tuple[Source, ...]:
+    """Small motions, from which correspondence is learnt, as often as larger ones."""
+    return photographed(0.35, 2.0), photographed(0.7, 2.0), photographed(1.0)
 
 
 def small() -> Recipe:
@@ -65,11 +64,11 @@ def small() -> Recipe:
         optimiser="muon",
         learning_rate=1e-3,
         stages=(
-            Stage(until=1000, sizes=LOW_SIZES, views=(2,), images=32, sources=photographed(0.5)),
-            Stage(until=2500, sizes=LOW_SIZES, views=(2, 3, 4), images=32, sources=photographed(0.8)),
-            Stage(until=6000, sizes=LOW_SIZES, views=(2, 3, 4, 6), images=32, sources=photographed(1.0)),
-            Stage(until=20_000, sizes=MIDDLE_SIZES, views=(2, 3, 4, 6, 8), images=24, sources=photographed(1.0)),
+            Stage(until=1000, sizes=LOW_SIZES, views=(2,), images=32, sources=(photographed(0.4),)),
+            Stage(until=6000, sizes=LOW_SIZES, views=(2, 2, 3, 4), images=32, sources=near_and_far()),
+            Stage(until=20_000, sizes=MIDDLE_SIZES, views=(2, 3, 4, 6, 8), images=24, sources=near_and_far()),
         ),
+        decay_steps=15_000,
     )
 
 
