@@ -13,16 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from manyview.worlds.looks import LOOKS, PALETTES, Role, draw_colour
-from manyview.worlds.materials import (
-    LEVELS,
-    Material,
-    Materials,
-    draw_material,
-    sample_texture,
-    stack_materials,
-    surface_colour,
-    texture_atlas,
-)
+from manyview.worlds.materials import Material, Materials, draw_material, stack_materials, surface_colour
 from manyview.worlds.patterns import PATTERNS, TEXTURES, TILE, pattern_colours, pattern_pictures, texture_bank
 from manyview.worlds.sensor import (
     Response,
@@ -35,7 +26,7 @@ from manyview.worlds.sensor import (
     tone_curve,
 )
 from manyview.worlds.settings import WorldSettings
-from manyview.worlds.textures import sample_smooth_texture
+from manyview.worlds.textures import LEVELS, sample_smooth_texture, sample_texture, texture_atlas
 
 ROLES = get_args(Role)
 

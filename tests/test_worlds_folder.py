@@ -79,6 +79,8 @@ def test_our_reader_of_posed_folders_gives_the_world_back(folder: Path) -> None:
 def test_results_are_not_replaced_unless_asked_and_small_pictures_are_refused(folder: Path) -> None:
     with pytest.raises(ExportError, match="already holds"):
         write_worlds(folder, [4], views=2, size=SIZE)
+    with pytest.raises(InputError, match="no worlds"):
+        write_worlds(folder / "new", [], views=2, size=SIZE)
     with pytest.raises(InputError, match="16 x 16"):
         write_worlds(folder / "new", [4], views=2, size=(8, 8))
     assert not (folder / "new").exists()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from random import Random
+from typing import Concatenate, ParamSpec
 
 from manyview.worlds.description import (
     Kind,
     Motion,
     Relief,
-    Rotation,
     Shape,
     Solid,
     Tool,
@@ -24,8 +25,6 @@ from manyview.worlds.description import (
     multiply,
 )
 from manyview.worlds.materials import Material, Role, draw_material
-
-UPRIGHT: Rotation = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Builder:
         self.solids: list[Solid] = []
         self.reliefs: list[Relief] = []
         self._motion: Motion | None = None
+        self._things = 0
+        self._unfinished = 0
 
     def paint(self, role: Role) -> Material:
         """A material for this kind of surface."""
@@ -69,6 +70,7 @@ class Builder:
         return math.exp(self.random.uniform(math.log(low), math.log(high)))
 
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self.random.random() < probability
 
     @contextmanager
@@ -77,6 +79,15 @@ class Builder:
         before, self._motion = self._motion, motion
         yield
         self._motion = before
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Everything built inside, also by what has a `whole` of its own, is one thing."""
+        if not self._unfinished:
+            self._things += 1
+        self._unfinished += 1
+        yield
+        self._unfinished -= 1
 
     def add(
         self,
@@ -91,11 +102,27 @@ class Builder:
         tools: tuple[Tool, ...] = (),
     ) -> None:
         """A solid whose centre has this offset from the place; see `shape`."""
-        self.solids.append(Solid(shape(kind, place, offset, half, yaw, tilt), material, tools, self._motion))
+        with self.whole():
+            placed = shape(kind, place, offset, half, yaw, tilt)
+            self.solids.append(Solid(placed, material, tools, self._motion, self._things))
 
-    def box(self, place: Place, offset: Vector, half: Vector, material: Material, **turned: float) -> None:
+    def box(self, place: Place, offset: Vector, half: Vector, material: Material, *, yaw: float = 0.0) -> None:
         """A plain box."""
-        self.add("box", place, offset, half, material, yaw=turned.get("yaw", 0.0), tilt=turned.get("tilt", 0.0))
+        self.add("box", place, offset, half, material, yaw=yaw)
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def one_thing(make: Callable[Concatenate[Builder, Arguments], None]) -> Callable[Concatenate[Builder, Arguments], None]:
+    """For functions that build something whose parts would hang in the air without one another."""
+
+    @wraps(make)
+    def made(build: Builder, *args: Arguments.args, **options: Arguments.kwargs) -> None:
+        with build.whole():
+            make(build, *args, **options)
+
+    return made
 
 
 def shape(kind: Kind, place: Place, offset: Vector, half: Vector, yaw: float = 0.0, tilt: float = 0.0) -> Shape:

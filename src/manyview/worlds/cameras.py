@@ -1,4 +1,4 @@
-"""Cameras of a procedural scene: hand-held, looking at a common place.
+"""Cameras of a procedural scene: on a path, looking at a common place.
 
 Frames: the room's frame has x and y on the floor and z up; cameras are OpenCV's (x right, y down, z forward). Pixel
 coordinates are (x, y) with integers at pixel centres.
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from manyview.worlds.description import Focus, Shape, Vector, add, apply, scaled, subtract, transposed
+from manyview.worlds.description import Focus, Layout, Shape, Vector, add, apply, scaled, subtract, transposed
 from manyview.worlds.settings import CameraPath, WorldSettings
 
 
@@ -26,9 +26,10 @@ class Viewpoint:
 
 
 def sample_viewpoints(
-    random: Random, focus: Focus, views: int, size: tuple[int, int], settings: WorldSettings
+    random: Random, layout: Layout, views: int, size: tuple[int, int], settings: WorldSettings
 ) -> list[Viewpoint]:
-    """The cameras of a scene, on one of the settings' paths."""
+    """The cameras of a scene, on one of the settings' paths; `size` is (height, width) of the pictures."""
+    focus = layout.focus
     path = random.choice(settings.paths)
     angle = random.uniform(-math.pi, math.pi)
     if focus.facing is not None:
@@ -39,7 +40,7 @@ def sample_viewpoints(
     zoom = 0.25 * settings.spread if path == "photographs" and random.random() < 0.5 else 0.0
     viewpoints = []
     for view, (position, aim) in enumerate(walks):
-        position = kept_inside(position, focus)
+        position = kept_inside(position, layout)
         if view and random.random() < settings.turned_away:
             aim = subtract(scaled(position, 2.0), aim)
         roll = math.radians(random.uniform(-settings.roll, settings.roll))
@@ -59,15 +60,19 @@ class Surroundings:
     distance: float
     height: float
 
+    def place(self, target: Vector, turn: float, nearer: float, rise: float) -> Vector:
+        """A position: turned about the target (radians), at `nearer` times the distance, `rise` metres higher."""
+        reach, angle = self.distance * nearer, self.angle + turn
+        return target[0] + reach * math.cos(angle), target[1] + reach * math.sin(angle), self.height + rise
+
 
 def sample_step(
     random: Random, path: CameraPath, focus: Focus, around: Surroundings, spread: float, view: int, views: int
 ) -> tuple[Vector, Vector]:
-    """Position and aim of one view of a path."""
+    """Position and aim of one view of a path. With a `spread` of 0 all views of a scene have the same ones."""
     jitter = lambda size: random.uniform(-size, size) * spread  # noqa: E731
     time = view / max(views - 1, 1)
-    turn, nearer, rise, look = 0.0, 1.0, jitter(0.08) * around.distance, 0.1
-    aside = (0.0, 0.0, 0.0)
+    rise, look = jitter(0.08) * around.distance, 0.1
     if path in ("orbit", "walk"):
         turn, nearer = jitter(0.55), 1 + jitter(0.25)
     elif path == "photographs":
@@ -78,20 +83,10 @@ def sample_step(
         turn, nearer = spread * (0.7 * (time - 0.5)) + jitter(0.08), 1 + jitter(0.12)
     else:
         turn, nearer = jitter(0.1), 1 + jitter(0.1)
-    reach = around.distance * max(nearer, 0.3)
-    position = (
-        focus.target[0] + reach * math.cos(around.angle + turn),
-        focus.target[1] + reach * math.sin(around.angle + turn),
-        around.height + rise,
-    )
-    if path == "walk":
-        straight = around.angle, around.distance
-        middle = (
-            focus.target[0] + straight[1] * math.cos(straight[0]),
-            focus.target[1] + straight[1] * math.sin(straight[0]),
-            around.height,
-        )
-        aside = scaled(subtract(position, middle), 0.6)
+    position = around.place(focus.target, turn, max(nearer, 0.3), rise)
+    aside = (0.0, 0.0, 0.0)
+    if path == "walk":  # The aim comes along.
+        aside = scaled(subtract(position, around.place(focus.target, 0.0, 1.0, 0.0)), 0.6)
     elif path == "panorama":
         sweep = 0.7 * around.distance * (jitter(0.5) + spread * (time - 0.5))
         aside = (-math.sin(around.angle) * sweep, math.cos(around.angle) * sweep, 0.0)
@@ -99,12 +94,25 @@ def sample_step(
     return position, add(add(focus.target, aside), wobble)
 
 
-def kept_inside(position: Vector, focus: Focus) -> Vector:
-    """Moved into the bounds in which cameras may stand, and above the floor."""
-    width, depth = focus.bounds
+def kept_inside(position: Vector, layout: Layout) -> Vector:
+    """Moved into the bounds in which cameras may stand, above the floor and reliefs and below the ceiling."""
+    width, depth = layout.focus.bounds
     x = min(max(position[0], -width), width)
     y = min(max(position[1], -depth), depth)
-    return x, y, max(position[2], 0.5 * focus.height[0], 0.05)
+    z = max(position[2], 0.5 * layout.focus.height[0], 0.05)
+    for relief in layout.reliefs:
+        if not clear_of(relief.shape, (x, y, z), CLEARANCE):
+            z = top_of(relief.shape) + CLEARANCE
+    return x, y, min(z, 2 * layout.half[2] - CLEARANCE)
+
+
+CLEARANCE = 0.1
+"""Metres that cameras keep from reliefs and ceilings."""
+
+
+def top_of(shape: Shape) -> float:
+    """Height of the highest point of the box around a shape."""
+    return shape.centre[2] + sum(abs(part) * half for part, half in zip(shape.rotation[2], shape.half, strict=True))
 
 
 def aim_aside(position: Vector, aim: Vector) -> Vector:

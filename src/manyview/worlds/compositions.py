@@ -9,6 +9,7 @@ from manyview.worlds.builder import Builder, Place, shape
 from manyview.worlds.description import FACES, Focus, Layout, Motion, Relief, Vector
 from manyview.worlds.furniture import (
     FURNITURE,
+    bare_table,
     bench,
     bush,
     cabinet,
@@ -16,6 +17,7 @@ from manyview.worlds.furniture import (
     column,
     fountain,
     lamp,
+    monument,
     plant,
     pole,
     relief_wall,
@@ -27,7 +29,7 @@ from manyview.worlds.furniture import (
     wall_with_openings,
 )
 from manyview.worlds.materials import Material
-from manyview.worlds.objects import anything, arch, cup, figure
+from manyview.worlds.objects import anything, arch, crate, cup, figure
 from manyview.worlds.relief import FACADES, LANDSCAPES
 from manyview.worlds.settings import Composition, WorldSettings
 
@@ -81,7 +83,7 @@ def face_materials(build: Builder, composition: Composition, sky: tuple[bool, ..
 
 
 def move_things(build: Builder, focus: Focus, half: Vector, settings: WorldSettings) -> None:
-    """Things that slide and turn while the pictures are taken."""
+    """Things that glide through the air and turn while the pictures are taken."""
     size = 0.12 * focus.distance[0]
     for _ in range(build.random.randint(*settings.moving)):
         place = around(build, focus.target, 0.5 * focus.distance[0], half, floor=max(0.0, focus.target[2] - 2 * size))
@@ -164,7 +166,9 @@ def tabletop(build: Builder) -> Sketch:
     high = build.between(0.32, 0.42)
     size = (build.between(0.4, 1.0), build.between(0.4, 0.8))
     place = Place(0.0, 0.0, 0.0, build.between(-math.pi, math.pi))
-    build.box(place, (0, 0, 2 * high - 0.025), (*size, 0.025), build.paint("furniture"))
+    bare_table(build, place, (*size, high - 0.0125))
+    if build.chance(0.3):
+        crate(build, place.there((0, 0, 2 * high), build.between(-3, 3)), build.between(0.1, 0.25))
     for _ in range(build.random.randint(4, 14)):
         spot = (0.75 * build.between(-1, 1) * size[0], 0.75 * build.between(-1, 1) * size[1], 2 * high)
         anything(build, place.there(spot, build.between(-3, 3)), build.log_between(0.04, 0.16))
@@ -181,7 +185,7 @@ def single_object(build: Builder) -> Sketch:
     half = (build.between(5, 12), build.between(5, 12), build.between(2, 4))
     size = build.log_between(0.15, 0.8)
     place = Place(0.0, 0.0, 0.0, build.between(-3, 3))
-    build.random.choice((figure, figure, figure, arch, cup, anything))(build, place, size)
+    build.random.choice((figure, figure, figure, crate, crate, arch, cup, anything))(build, place, size)
     for _ in range(build.random.randint(0, 4)):
         anything(build, around(build, (0, 0, 0), 6 * size, half), 0.4 * size)
     focus = Focus(
@@ -205,7 +209,7 @@ def courtyard(build: Builder) -> Sketch:
             columns, rows = build.random.randint(2, 5), build.random.randint(1, 2)
             wall_with_openings(build, wall, (along, 0.3, high), columns, rows, build.paint("facade"))
     centre = Place(build.between(-1, 1), build.between(-1, 1))
-    build.random.choice((fountain, fountain, tree, lambda b, p: figure(b, p, 0.8)))(build, centre)
+    build.random.choice((fountain, monument, monument, tree, lambda b, p: figure(b, p, 0.8)))(build, centre)
     for _ in range(build.random.randint(1, 6)):
         place = around(build, (centre.x, centre.y, 0), 3.5, half)
         build.random.choice((bench, bush, tree, pole, rock, lambda b, p: column(b, p, b.between(0.8, 1.6))))(
@@ -229,14 +233,24 @@ def facade(build: Builder) -> Sketch:
         columns, rows = build.random.randint(2, 5), build.random.randint(1, 3)
         wall_with_openings(build, place, (wide, 0.4, high), columns, rows, build.paint("facade"))
     front = place.there((0, -0.6, 0))
+    shown = build.between(-0.4, 0.4) * wide if build.chance(0.4) else None
+    if shown is not None:
+        monument(build, front.there((shown, 0, 0)))
+    if build.chance(0.5):
+        side = build.random.choice((-1, 1))
+        beside = place.there((side * (wide + 0.4), -2.5, 0), side * -math.pi / 2)
+        wall_with_openings(build, beside, (2.5, 0.4, high), 2, build.random.randint(1, 3), build.paint("facade"))
     for _ in range(build.random.randint(0, 4)):
         column(build, front.there((build.between(-1, 1) * wide, build.between(-0.4, 0.2), 0)), build.between(0.8, high))
     for _ in range(build.random.randint(0, 4)):
         spot = front.there((build.between(-1, 1) * wide, build.between(-1.5, -0.2), 0), build.between(-3, 3))
         build.random.choice((bush, bench, pole, rock, fountain))(build, spot)
+    bounds = (half[0] - 1, half[1] - 1)
+    if shown is not None:
+        target = (shown, 1.0, build.between(0.6, 1.5))
+        return half, OPEN, Focus(target, (2.0, 5.0), (1.2, 1.9), -math.pi / 2, bounds, 0.25)
     target = (build.between(-0.5, 0.5) * wide, 1.5, build.between(0.4, 0.9) * high)
-    focus = Focus(target, (3.0, 7.0), (1.3, 1.9), -math.pi / 2, (half[0] - 1, half[1] - 1), 0.3)
-    return half, OPEN, focus
+    return half, OPEN, Focus(target, (3.0, 7.0), (1.3, 1.9), -math.pi / 2, bounds, 0.3)
 
 
 def street(build: Builder) -> Sketch:

@@ -67,12 +67,17 @@ class Motion:
 
 @dataclass(frozen=True)
 class Solid:
-    """A painted shape, perhaps carved, perhaps moving. Tools that cut must not overlap each other."""
+    """A painted shape, perhaps carved, perhaps moving. Tools that cut must not overlap, and at most one keeps.
+
+    Attributes:
+        thing: number of what it is a part of; a thing is left out as a whole.
+    """
 
     shape: Shape
     material: Material
     tools: tuple[Tool, ...] = ()
     motion: Motion | None = None
+    thing: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,12 +191,15 @@ def multiply(first: Rotation, second: Rotation) -> Rotation:
 
 
 def add(first: Vector, second: Vector) -> Vector:
+    """first + second."""
     return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 def subtract(first: Vector, second: Vector) -> Vector:
+    """first - second."""
     return first[0] - second[0], first[1] - second[1], first[2] - second[2]
 
 
 def scaled(vector: Vector, factor: float) -> Vector:
+    """factor * vector."""
     return vector[0] * factor, vector[1] * factor, vector[2] * factor

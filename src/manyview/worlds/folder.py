@@ -41,6 +41,8 @@ def write_worlds(
         InputError: no seeds, no views, or a size below 16 x 16.
         ExportError: results are there already and `overwrite` is False.
     """
+    if not seeds:
+        raise InputError("no worlds were asked for", hint="Give at least one seed.")
     if min(size) < 16:
         raise InputError(f"pictures are at least 16 x 16 pixels, got {size[1]} x {size[0]}")
     refuse_results(folder, overwrite=overwrite, names=[f"{world_name(seed)}/{SCENE_FILE}" for seed in seeds])

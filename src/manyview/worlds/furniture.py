@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 
-from manyview.worlds.builder import Builder, Place, shape
+from manyview.worlds.builder import Builder, Place, one_thing, shape
 from manyview.worlds.description import Relief, Tool
 from manyview.worlds.materials import Material
 from manyview.worlds.objects import anything
 
 
-def table(build: Builder, place: Place, *, things: int | None = None) -> None:
-    """A top on four legs, with things on it."""
+@one_thing
+def table(build: Builder, place: Place) -> None:
+    """A table with things on it."""
     wide, deep, high = build.between(0.4, 0.9), build.between(0.3, 0.6), build.between(0.3, 0.42)
+    bare_table(build, place, (wide, deep, high))
+    for _ in range(build.random.randint(0, 4)):
+        spot = (build.between(-0.85, 0.85) * wide, build.between(-0.85, 0.85) * deep, 2 * high + 0.025)
+        anything(build, place.there(spot, build.between(-math.pi, math.pi)), build.log_between(0.05, 0.18))
+
+
+@one_thing
+def bare_table(build: Builder, place: Place, half: tuple[float, float, float]) -> None:
+    """A top on four legs; its upper side is 2.5 cm above the box of these half sizes."""
+    wide, deep, high = half
     paint = build.paint("furniture")
     build.box(place, (0, 0, 2 * high), (wide, deep, 0.025), paint)
     legs(build, place, (wide - 0.05, deep - 0.05), high, paint)
-    for _ in range(build.random.randint(0, 4) if things is None else things):
-        spot = (build.between(-0.85, 0.85) * wide, build.between(-0.85, 0.85) * deep, 2 * high + 0.025)
-        anything(build, place.there(spot, build.between(-math.pi, math.pi)), build.log_between(0.05, 0.18))
 
 
 def legs(build: Builder, place: Place, reach: tuple[float, float], high: float, paint: Material) -> None:
@@ -30,6 +38,7 @@ def legs(build: Builder, place: Place, reach: tuple[float, float], high: float, 
             build.add(kind, place, (x, y, high), (thin, thin, high), paint)
 
 
+@one_thing
 def chair(build: Builder, place: Place) -> None:
     """Seat, back and legs."""
     paint, half, seat = build.paint("furniture"), build.between(0.18, 0.26), build.between(0.2, 0.24)
@@ -38,6 +47,7 @@ def chair(build: Builder, place: Place) -> None:
     legs(build, place, (half - 0.03, half - 0.03), seat, paint)
 
 
+@one_thing
 def shelf(build: Builder, place: Place) -> None:
     """Boards between two sides, with books and things on them."""
     wide, deep = build.between(0.35, 0.8), build.between(0.12, 0.2)
@@ -58,6 +68,7 @@ def shelf(build: Builder, place: Place) -> None:
             anything(build, spot, build.between(0.08, 0.13))
 
 
+@one_thing
 def cabinet(build: Builder, place: Place) -> None:
     """A large box, sometimes with something on top."""
     half = (build.between(0.3, 0.8), build.between(0.2, 0.35), build.between(0.3, 1.0))
@@ -69,6 +80,7 @@ def cabinet(build: Builder, place: Place) -> None:
         anything(build, place.there((0, 0, 2 * half[2])), build.between(0.1, 0.2))
 
 
+@one_thing
 def sofa(build: Builder, place: Place) -> None:
     """Seat, back, arms and cushions."""
     wide, paint = build.between(0.5, 1.1), build.paint("fabric")
@@ -81,6 +93,7 @@ def sofa(build: Builder, place: Place) -> None:
         build.add("ball", place, spot, (0.2, 0.09, 0.2), build.paint("fabric"), tilt=-0.3)
 
 
+@one_thing
 def lamp(build: Builder, place: Place) -> None:
     """A thin pole with a shade."""
     high = build.between(0.5, 0.8)
@@ -90,12 +103,15 @@ def lamp(build: Builder, place: Place) -> None:
     build.add("cylinder", place, (0, 0, 2 * high), (radius, radius, 0.15), build.paint("fabric"))
 
 
+@one_thing
 def plant(build: Builder, place: Place) -> None:
-    """Leaves on a pot."""
+    """Leaves on stems in a pot."""
     build.add("cylinder", place, (0, 0, 0.15), (0.15, 0.15, 0.15), build.paint("object"))
     for _ in range(build.random.randint(2, 4)):
-        spot = (build.between(-0.15, 0.15), build.between(-0.15, 0.15), build.between(0.4, 0.9))
-        build.add("ball", place, spot, tuple3(build, 0.12, 0.3), build.paint("foliage"))
+        x, y, z = build.between(-0.1, 0.1), build.between(-0.1, 0.1), build.between(0.4, 0.9)
+        half, paint = tuple3(build, 0.12, 0.3), build.paint("foliage")
+        build.add("ball", place, (x, y, z), half, paint)
+        build.add("cylinder", place, (x, y, z / 2), (0.01, 0.01, z / 2), paint)
 
 
 def tuple3(build: Builder, low: float, high: float) -> tuple[float, float, float]:
@@ -106,6 +122,7 @@ def tuple3(build: Builder, low: float, high: float) -> tuple[float, float, float
 FURNITURE = (table, table, chair, chair, shelf, cabinet, sofa, lamp, plant)
 
 
+@one_thing
 def tree(build: Builder, place: Place) -> None:
     """A trunk with a crown of ellipsoids."""
     high, radius = build.between(0.7, 1.8), build.between(0.06, 0.2)
@@ -137,6 +154,7 @@ def rock(build: Builder, place: Place) -> None:
     build.add(kind, place, (0, 0, 0.2 * half[2]), half, build.paint("rock"), tools=tools, **turns)
 
 
+@one_thing
 def pole(build: Builder, place: Place) -> None:
     """A street lamp or a sign post."""
     high, thin = build.between(1.0, 2.2), build.between(0.03, 0.07)
@@ -146,6 +164,7 @@ def pole(build: Builder, place: Place) -> None:
         build.box(place, (0, -thin, 2 * high - half[2]), half, build.paint("poster"))
 
 
+@one_thing
 def bench(build: Builder, place: Place) -> None:
     """Planks on two blocks."""
     paint = build.paint("furniture")
@@ -155,6 +174,7 @@ def bench(build: Builder, place: Place) -> None:
         build.box(place, (side, 0, 0.21), (0.06, 0.22, 0.21), build.paint("rock"))
 
 
+@one_thing
 def car(build: Builder, place: Place) -> None:
     """Two boxes on four wheels."""
     paint, glass = build.paint("metal"), build.paint("metal")
@@ -166,6 +186,7 @@ def car(build: Builder, place: Place) -> None:
             build.add("cylinder", place, (x, y, 0.32), (0.32, 0.32, 0.12), tyre, tilt=math.pi / 2)
 
 
+@one_thing
 def column(build: Builder, place: Place, high: float) -> None:
     """A round or square shaft with base and capital."""
     thin, paint = build.between(0.1, 0.25), build.paint("facade")
@@ -174,6 +195,7 @@ def column(build: Builder, place: Place, high: float) -> None:
         build.box(place, (0, 0, level), (1.4 * thin, 1.4 * thin, 0.1), paint)
 
 
+@one_thing
 def fountain(build: Builder, place: Place) -> None:
     """A round basin with bowls on a column."""
     radius, paint = build.between(0.8, 1.6), build.paint("rock")
@@ -184,6 +206,46 @@ def fountain(build: Builder, place: Place) -> None:
     build.add("ball", place, (0, 0, 1.8), tuple3(build, 0.12, 0.3), paint)
 
 
+@one_thing
+def monument(build: Builder, place: Place) -> None:
+    """A stack of blocks with scrolls on both sides, a niche with a figure, and often a basin in front."""
+    paint = build.paint(build.random.choice(("rock", "facade")))
+    wide, deep, top = build.between(0.5, 1.2), build.between(0.15, 0.4), 0.0
+    for level in range(build.random.randint(3, 5)):
+        half = (wide * build.between(0.75, 1.0), deep * build.between(0.8, 1.1), build.between(0.15, 0.45))
+        niche = shape("cylinder", place, (0, -half[1], top + half[2]), (0.7 * half[2], 0.7 * half[2], 0.6 * half[1]),
+                      tilt=math.pi / 2)  # fmt: skip
+        tools = (Tool(niche),) if level == 1 else ()
+        build.add("box", place, (0, 0, top + half[2]), half, paint, tools=tools)
+        build.box(place, (0, 0, top + 2 * half[2]), (1.1 * half[0], 1.15 * half[1], 0.04), paint)
+        scrolls(build, place, (half[0], -0.6 * half[1], top + half[2]), 0.8 * half[2], paint)
+        if level == 1:
+            gold = build.paint("metal")
+            build.add("ball", place, (0, -half[1], top + 1.3 * half[2]), (0.12, 0.12, 0.2), gold)
+            build.add("cylinder", place, (0, -half[1], top + 0.6 * half[2]), (0.05, 0.05, 0.25), gold, tilt=0.3)
+        wide, top = wide * build.between(0.6, 0.95), top + 2 * half[2]
+    if build.chance(0.6):
+        basin(build, place.there((0, -deep - 0.5, 0)), build.between(0.7, 1.3), paint)
+
+
+def scrolls(build: Builder, place: Place, offset: tuple[float, float, float], size: float, paint: Material) -> None:
+    """The same round ornament on the left and on the right."""
+    kind = build.random.choice(("ball", "cylinder", "box"))
+    half = (size * build.between(0.4, 0.9), size * build.between(0.4, 0.9), size * build.between(0.3, 0.8))
+    half = (half[0], half[0], half[2]) if kind == "cylinder" else half
+    for side in (-1, 1):
+        build.add(kind, place, (side * offset[0], offset[1], offset[2]), half, paint, tilt=math.pi / 2)
+
+
+def basin(build: Builder, place: Place, wide: float, paint: Material) -> None:
+    """An empty trough on a step."""
+    deep, high = 0.5 * wide * build.between(0.6, 1.0), build.between(0.2, 0.4)
+    hollow = shape("box", place, (0, 0, 1.2 + 0.3 * high), (0.88 * wide, 0.8 * deep, 1.2))
+    build.add("box", place, (0, 0, high), (wide, deep, high), paint, tools=(Tool(hollow),))
+    build.box(place, (0, 0, 0.05), (1.08 * wide, 1.1 * deep, 0.05), paint)
+
+
+@one_thing
 def wall_with_openings(
     build: Builder, place: Place, half: tuple[float, float, float], columns: int, rows: int, paint: Material
 ) -> None:

@@ -12,20 +12,7 @@ from torch import Tensor
 
 from manyview.worlds.looks import LOOKS, PALETTES, Colour, Look, Role, draw_colour
 from manyview.worlds.patterns import PATTERNS, Pattern, pattern_colours
-from manyview.worlds.textures import LEVELS, sample_smooth_texture, sample_texture, texture_atlas
-
-__all__ = [
-    "LAYERS",
-    "LEVELS",
-    "Material",
-    "Materials",
-    "Role",
-    "draw_material",
-    "sample_texture",
-    "stack_materials",
-    "surface_colour",
-    "texture_atlas",
-]
+from manyview.worlds.textures import sample_smooth_texture, sample_texture
 
 LAYERS = 2
 """Patterns laid over each other on a surface: its own and one of wear, which hides that the first repeats."""

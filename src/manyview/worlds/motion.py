@@ -80,7 +80,7 @@ def tracks(batch: WorldBatch, view: int, pixels: Tensor) -> Tracks:
     Raises:
         InputError: a pixel is outside the picture or shows the sky.
     """
-    _expect_views(batch, view, view)
+    _expect_views(batch, view)
     height, width = batch.depth.shape[-2:]
     column, row = pixels.long().unbind(-1)
     if bool(((column < 0) | (column >= width) | (row < 0) | (row >= height)).any()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from manyview.worlds.builder import Builder, Place, shape
+from manyview.worlds.builder import Builder, Place, one_thing, shape
 from manyview.worlds.description import Tool
 
 Thing = Callable[[Builder, Place, float], None]
@@ -43,6 +43,7 @@ def bowl(build: Builder, place: Place, size: float) -> None:
     build.add("ball", place, centre, (radius, radius, radius), build.paint("object"), tools=tools)
 
 
+@one_thing
 def bottle(build: Builder, place: Place, size: float) -> None:
     """A thick cylinder under a thin one."""
     radius, high = 0.3 * size * build.between(0.6, 1.0), size * build.between(0.5, 0.9)
@@ -72,6 +73,7 @@ def arch(build: Builder, place: Place, size: float) -> None:
     build.add("box", place, (0, 0, high), (wide, deep, high), build.paint("object"), tools=(Tool(hole),))
 
 
+@one_thing
 def books(build: Builder, place: Place, size: float) -> None:
     """A stack of thin boxes, not quite in line."""
     top = 0.0
@@ -92,12 +94,28 @@ def tipped(build: Builder, place: Place, size: float) -> None:
     build.add(kind, place, (0, 0, reach), (thin, thin, long), build.paint("object"), tilt=tilt)
 
 
+@one_thing
 def sign(build: Builder, place: Place, size: float) -> None:
     """A picture or a screen on a foot."""
     wide, high = size * build.between(0.6, 1.1), size * build.between(0.4, 0.9)
     lift = size * build.between(0.05, 0.4)
     build.box(place, (0, 0, 2 * lift + high), (wide, 0.04 * size, high), build.paint("poster"))
     build.box(place, (0, 0.05 * size, lift), (0.12 * size, 0.08 * size, lift), build.paint("object"))
+
+
+def crate(build: Builder, place: Place, size: float) -> None:
+    """A box that is open in front or on top, with things in it."""
+    half = (2.0 * size * build.between(0.7, 1.2), 1.2 * size * build.between(0.7, 1.2), size * build.between(0.6, 1.2))
+    wall = 0.05 * size
+    opening = (0.0, -0.2 * half[1], half[2]) if build.chance(0.6) else (0.0, 0.0, 1.3 * half[2])
+    inner = (half[0] - wall, 1.2 * half[1] - wall, half[2] - wall)
+    if opening[1] == 0.0:
+        inner = (half[0] - wall, half[1] - wall, 1.3 * half[2] - wall)
+    hollow = shape("box", place, opening, inner)
+    build.add("box", place, (0, 0, half[2]), half, build.paint("object"), tools=(Tool(hollow),))
+    for _ in range(build.random.randint(2, 6)):
+        spot = (0.8 * build.between(-1, 1) * half[0], 0.7 * build.between(-1, 1) * half[1], wall)
+        build.random.choice(IN_BOXES)(build, place.there(spot, build.between(-1, 1)), 0.7 * half[2])
 
 
 def figure(build: Builder, place: Place, size: float) -> None:
@@ -113,6 +131,7 @@ def figure(build: Builder, place: Place, size: float) -> None:
         high += half[2] * build.between(0.3, 1.5)
 
 
+IN_BOXES: tuple[Thing, ...] = (carton, ball, cup, bottle, bottle, books, tipped, sign)
 SMALL_THINGS: tuple[Thing, ...] = (carton, carton, ball, cup, cup, bowl, bottle, die, arch, books, books, tipped, sign)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manyview.worlds.cameras import Viewpoint
-from manyview.worlds.description import FACES, KINDS, Layout, Lighting, Motion, Shape, Vector
+from manyview.worlds.description import FACES, KINDS, Layout, Lighting, Motion, Shape, Vector, about_z
 from manyview.worlds.materials import Materials, stack_materials
 from manyview.worlds.primitives import BOX
 from manyview.worlds.sensor import Response
@@ -184,9 +184,9 @@ UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 EMPTY = (*UPRIGHT, 0.0, 0.0, BELOW, 1.0, 1.0, 1.0, BOX)
 
 
-def pack_scene(layout: Layout, parts: list[Part], room: tuple[int, int, int], times: Sequence[float]) -> Row:
-    """Put a scene's shapes into slots: enclosure, solids, reliefs. `room` is for (solids, reliefs, cuts)."""
-    solids, reliefs, cuts = room
+def pack_scene(layout: Layout, parts: list[Part], most: tuple[int, int, int], times: Sequence[float]) -> Row:
+    """Put a scene's shapes into slots: enclosure, parts, reliefs. `most` is how many (parts, reliefs, cuts) fit."""
+    solids, reliefs, cuts = most
     spare, fewer = solids - len(parts), reliefs - len(layout.reliefs)
     width, depth, high = layout.half
     enclosure = (*UPRIGHT, 0.0, 0.0, high, width, depth, high, BOX)
@@ -240,10 +240,10 @@ def pack_motions(layouts: Sequence[Layout], times: Sequence[Sequence[float]]) ->
 
 def rigid(motion: Motion, time: float) -> Tensor:
     """(4, 4) where a motion carries points until a time."""
-    upright = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-    placed = motion.place(Shape("box", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), upright), time)
+    carried = motion.place(Shape("box", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), about_z(0.0)), time)
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3], matrix[:3, 3] = torch.tensor(placed.rotation), torch.tensor(placed.centre)
+    matrix[:3, :3] = torch.tensor(carried.rotation, dtype=torch.float64)
+    matrix[:3, 3] = torch.tensor(carried.centre, dtype=torch.float64)
     return matrix.float()
 
 

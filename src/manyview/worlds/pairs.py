@@ -1,6 +1,7 @@
 """Which rays may meet which shapes: pairs, so that every shape is looked at only where it can be.
 
-Letters in shapes: Q rays (of all scenes and views), P pairs of a ray and a shape, K rectangles.
+Letters in shapes: B scenes, N views, M shapes (see `packing`), Q rays (of all scenes and views), P pairs of a ray and a
+shape, K rectangles.
 """
 
 from __future__ import annotations
@@ -35,24 +36,25 @@ class Rays:
 def carried(shapes: Shapes, column: Tensor, points: Tensor, *, direction: bool = False) -> Tensor:
     """Points or directions (3, P) of the room -> the frames of the unit shapes in these columns (P,)."""
     rows = shapes.table[:12].index_select(1, column)
-    x, y, z = points if direction else points - rows[9:12]
+    return _turned(rows, points if direction else points - rows[9:12])
+
+
+def _turned(rows: Tensor, vectors: Tensor) -> Tensor:
+    """unit_from_room (its 9 numbers first in rows (.., P)) times vectors (3, P)."""
+    x, y, z = vectors
     return torch.stack([rows[3 * i] * x + rows[3 * i + 1] * y + rows[3 * i + 2] * z for i in range(3)])
 
 
 def meet(shapes: Shapes, rays: Rays, ray: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Interval (P,), (P,) in which rays `ray` (P,) are inside the shapes in the columns (P,)."""
     rows = shapes.table.index_select(1, column)
-    x, y, z = rays.origin.index_select(1, ray) - rows[9:12]
-    along_x, along_y, along_z = rays.direction.index_select(1, ray)
-    origin = torch.stack([rows[3 * i] * x + rows[3 * i + 1] * y + rows[3 * i + 2] * z for i in range(3)])
-    direction = torch.stack(
-        [rows[3 * i] * along_x + rows[3 * i + 1] * along_y + rows[3 * i + 2] * along_z for i in range(3)]
-    )
+    origin = _turned(rows, rays.origin.index_select(1, ray) - rows[9:12])
+    direction = _turned(rows, rays.direction.index_select(1, ray))
     return unit_interval(rows[15], origin, direction)
 
 
 def rectangles(shapes: Shapes, room_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, N, M, 4) int64: columns and rows [x0, x1) x [y0, y1) of the picture where a shape may be seen.
+    """(B, N, M, 4) int64: x0, x1, y0, y1: columns [x0, x1) and rows [y0, y1) of the picture where a shape may be seen.
 
     The box around the shape is projected; half a pixel is added for rays beside the pixels' centres.
     """

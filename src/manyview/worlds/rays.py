@@ -6,6 +6,8 @@ Q = B N R all rays, P pairs of a ray and a shape.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ CONTACT = 0.12
 """Metres from a solid over which the ambient light comes back."""
 CORNER = 0.35
 """The same for walls."""
+NO_ACNE = 0.003
+"""Metres from a surface within which nothing casts a shadow on it, lest it shadows itself."""
 
 
 def cast_rays(worlds: Worlds, size: tuple[int, int], offset: tuple[float, float]) -> Rays:
@@ -44,6 +48,7 @@ def pixel_directions(matrix: Tensor, size: tuple[int, int], offset: tuple[float,
     return (down[..., :, None] + across[..., None, :]).flatten(-2)
 
 
+@dataclass(frozen=True)
 class Sights:
     """Pairs of rays and shapes that may meet: of the bodies, and of the tools that cut.
 
@@ -52,9 +57,8 @@ class Sights:
         cut: ray, slot of the tool and slot of its body (P',) of each pair of a ray and a cut.
     """
 
-    def __init__(self, body: tuple[Tensor, Tensor], cut: tuple[Tensor, Tensor, Tensor]) -> None:
-        self.body = body
-        self.cut = cut
+    body: tuple[Tensor, Tensor]
+    cut: tuple[Tensor, Tensor, Tensor]
 
 
 def camera_sights(worlds: Worlds, size: tuple[int, int]) -> Sights:
@@ -112,10 +116,10 @@ def first_solid(shapes: Shapes, rays: Rays, sights: Sights, depth: Tensor) -> tu
         leave = torch.cat([leave, end[through]])
         enter = torch.cat([enter, torch.where(far < end, far, torch.inf)[through]])
     enter = enter.masked_fill((enter >= leave) | (enter <= 0), torch.inf)
-    nearest = torch.zeros_like(rays.first)
     closest = depth.scatter_reduce(0, ray, enter, "amin")
     wins = (enter == closest[ray]) & (enter < depth[ray])
-    nearest[ray[wins]] = slot[wins]
+    # Of surfaces that coincide the last is seen, on any device and with any number of threads.
+    nearest = torch.zeros_like(rays.first).scatter_reduce(0, ray[wins], slot[wins], "amax")
     return closest, nearest
 
 
@@ -167,42 +171,47 @@ def surface_numbers(shapes: Shapes, unit: Tensor, nearest: Tensor, scene: Tensor
 
 
 def lamp_visible(worlds: Worlds, rays: Rays, points: Tensor, wanted: Tensor) -> Tensor:
-    """(Q,) bool: no solid stands between the point (3, Q) and the main lamp of its scene.
+    """(Q,) bool: no solid stands between the point (3, Q) and the main lamp of its scene. Reliefs cast no shadows.
 
     Args:
+        rays: only their `first` is used.
         wanted: (Q,) bool: rays for which it matters; the others are called visible.
     """
     shapes = worlds.shapes
     scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
     lamp = worlds.light.position[:, 0].T[:, scene]
     beams = Rays(origin=points, direction=lamp - points, first=rays.first)
+    start_of_beam = NO_ACNE / beams.direction.square().sum(0).sqrt().clamp_min(NO_ACNE)
     ray, slot = beams_near_shapes(worlds, beams, wanted)
     first = rays.first[ray]
     is_body = shapes.body.flatten()[scene[ray] * shapes.slots + slot]
     bodies, body = ray[is_body], slot[is_body]
     enter, leave, _ = kept_interval(shapes, beams, bodies, body)
-    blocked = enter.clamp_min(NO_ACNE) < leave.clamp_max(1)
+    blocked = torch.maximum(enter, start_of_beam[bodies]) < leave.clamp_max(1)
     if shapes.cuts.shape[1]:
-        carver = torch.full((len(shapes.cuts), shapes.slots), 0, device=ray.device)
-        carver = carver.scatter(1, shapes.cuts[..., 0], shapes.cuts[..., 1]).flatten()[scene[ray] * shapes.slots + slot]
-        cut = carver > 0
+        body_of = torch.zeros_like(shapes.keeper).scatter(1, shapes.cuts[..., 0], shapes.cuts[..., 1])  # 0: no tool
+        carved = body_of.flatten()[scene[ray] * shapes.slots + slot]
+        cut = carved > 0
         near, far = meet(shapes, beams, ray[cut], (first + slot)[cut])
-        start, end, _ = kept_interval(shapes, beams, ray[cut], carver[cut])
-        passes = (near <= start.clamp_min(NO_ACNE)) & (end.clamp_max(1) <= far) & (near < far)
+        start, end, _ = kept_interval(shapes, beams, ray[cut], carved[cut])
+        # What the beam meets of the body lies inside one tool.
+        start, end = torch.maximum(start, start_of_beam[ray[cut]]), end.clamp_max(1)
+        passes = (near <= start) & (end <= far) & (near < far)
         through = torch.zeros(points.shape[1] * shapes.slots, dtype=torch.bool, device=ray.device)
-        through[(ray[cut] * shapes.slots + carver[cut])[passes]] = True
+        through[(ray[cut] * shapes.slots + carved[cut])[passes]] = True
         blocked = blocked & ~through[bodies * shapes.slots + body]
     visible = torch.ones(points.shape[1], dtype=torch.bool, device=ray.device)
     visible[bodies[blocked]] = False
     return visible
 
 
-NO_ACNE = 1e-3
-"""Part of the way to the lamp on which a surface does not shadow itself."""
-
-
 def beams_near_shapes(worlds: Worlds, beams: Rays, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs ray, slot (P,), (P,) of beams that pass through the ball around a solid, seen from the lamp."""
+    """Pairs ray, slot (P,), (P,) of beams that pass through the ball around a solid or tool, seen from the lamp.
+
+    Args:
+        beams: as long as the way to the lamp.
+        wanted: (Q,) bool: the others have no pairs.
+    """
     shapes = worlds.shapes
     scenes, moments = len(worlds.half), shapes.views
     numbers = shapes.table.view(16, scenes, moments, shapes.slots)
@@ -211,8 +220,8 @@ def beams_near_shapes(worlds: Worlds, beams: Rays, wanted: Tensor) -> tuple[Tens
     distance = away.square().sum(0).sqrt()
     limit = (1 - (radius / distance.clamp_min(1e-6)).square()).clamp_min(0).sqrt()  # cosine of the ball's half angle
     limit = torch.where(distance > radius, limit, -2.0)
-    unused = torch.arange(shapes.slots, device=away.device)
-    limit = limit.masked_fill((unused == 0) | (unused >= shapes.slots - shapes.reliefs), 2.0)
+    slot = torch.arange(shapes.slots, device=away.device)
+    limit = limit.masked_fill((slot == 0) | (slot >= shapes.slots - shapes.reliefs), 2.0)  # enclosure and reliefs
     directions = -beams.direction / beams.direction.square().sum(0).sqrt().clamp_min(1e-6)
     per_moment = directions.view(3, scenes * moments, -1)
     towards = (away / distance.clamp_min(1e-6)).flatten(1, 2)  # (3, B V, M)
@@ -223,7 +232,12 @@ def beams_near_shapes(worlds: Worlds, beams: Rays, wanted: Tensor) -> tuple[Tens
 
 
 def openness(worlds: Worlds, rays: Rays, points: Tensor, nearest: Tensor) -> Tensor:
-    """(Q,) factor on the ambient light: smaller near walls and near other solids (ambient occlusion)."""
+    """(Q,) factor on the ambient light: smaller near walls and near other solids (ambient occlusion).
+
+    Args:
+        points: (3, Q) that the rays met.
+        nearest: (Q,) slots that they belong to; what is inside a hole is near the solid that has it.
+    """
     shapes = worlds.shapes
     scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
     unit = carried(shapes, rays.first, points)

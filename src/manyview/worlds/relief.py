@@ -68,9 +68,9 @@ def _windows() -> Tensor:
 
 def _pillars() -> Tensor:
     """Half columns beside one another, on a base."""
-    y, x = _cells(4)
-    band = ((torch.arange(MAP) % MAP) < MAP // 10).float()[:, None]
-    return torch.maximum((1 - x.square()).clamp_min(0).sqrt(), band.expand(MAP, MAP)) + 0 * y
+    _, x = _cells(4)
+    base = (torch.arange(MAP) < MAP // 10).float()[:, None]
+    return torch.maximum((1 - x.square()).clamp_min(0).sqrt(), base)
 
 
 def _blocks(generator: Generator) -> Tensor:
@@ -146,16 +146,9 @@ def relief_normal(point: Tensor, pattern: Tensor, repeats: Tensor) -> Tensor:
     atlas = height_atlas(str(point.device))
     x, y, z = point
     on_surface = (z - height(atlas, pattern, repeats, x, y)).abs() < 0.05
-    slopes = []
-    for axis, along in enumerate((x, y)):
-        step = 1 / (MAP * repeats[axis])
-        high = (
-            height(atlas, pattern, repeats, x + step, y) if axis == 0 else height(atlas, pattern, repeats, x, y + step)
-        )
-        low = (
-            height(atlas, pattern, repeats, x - step, y) if axis == 0 else height(atlas, pattern, repeats, x, y - step)
-        )
-        slopes.append((low - high) / (2 * step) + 0 * along)
-    surface = torch.stack([*slopes, torch.ones_like(z)])
+    step_x, step_y = 1 / (MAP * repeats)
+    across = height(atlas, pattern, repeats, x - step_x, y) - height(atlas, pattern, repeats, x + step_x, y)
+    along = height(atlas, pattern, repeats, x, y - step_y) - height(atlas, pattern, repeats, x, y + step_y)
+    surface = torch.stack([across / (2 * step_x), along / (2 * step_y), torch.ones_like(z)])
     side = point * (point.abs() >= point.abs().amax(0))
     return torch.where(on_surface, surface, side)

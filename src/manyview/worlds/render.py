@@ -1,13 +1,13 @@
 """`render_worlds`: procedural scenes, ray-cast with exact depth, points and cameras.
 
-Letters in shapes: B scenes, N views, M shapes (the enclosure is number 0), R rays of a view (its pixels, row by row),
-P numbers of a material.
+Letters in shapes: B scenes, N views, S surfaces (as in `packing`), R rays of a view (its pixels, row by row), Q = B N R
+all rays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 
 import torch
@@ -15,9 +15,7 @@ from torch import Generator, Tensor
 
 from manyview.errors import InputError
 from manyview.geometry.posed_views import PosedViews
-from manyview.worlds.cameras import Viewpoint
 from manyview.worlds.description import FACES
-from manyview.worlds.materials import sample_texture, texture_atlas
 from manyview.worlds.packing import Worlds
 from manyview.worlds.pairs import Rays, carried
 from manyview.worlds.patterns import PATTERNS
@@ -35,10 +33,17 @@ from manyview.worlds.relief import relief_normal
 from manyview.worlds.sensor import develop
 from manyview.worlds.settings import WorldSettings
 from manyview.worlds.shading import Hits, shade, sky_colour
-from manyview.worlds.world import World, describe_world, pack_worlds
+from manyview.worlds.textures import sample_texture, texture_atlas
+from manyview.worlds.world import describe_world, pack_worlds
 
 RAYS_AT_ONCE = 24_000
 """On the CPU scenes are traced in groups of about this many rays, so that temporaries stay in the cache."""
+
+LARGEST_BAND = 60_000
+"""Larger pictures are traced in bands of about this many rays of all views of a scene: memory stays bounded."""
+
+RAYS_AT_ONCE_ON_GPU = 2_000_000
+"""The same for both on other devices: enough to fill a GPU, and about 5 GB in crowded scenes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ class WorldBatch(PosedViews):
     def moving(self) -> Tensor:
         """(B, N, H, W) bool: pixels that show something that moves."""
         still = torch.eye(4, device=self.depth.device)
-        moves = ((self.world_from_start - still).abs().amax(dim=(1, 3, 4)) > 1e-7).flatten(1)
+        moves = (self.world_from_start - still).abs().amax(dim=(1, 3, 4)) > 1e-7  # (B, S)
         ids = self.object_ids.flatten(1).clamp_min(0).long()
         return moves.gather(1, ids).view(self.object_ids.shape) & (self.object_ids >= 0)
 
@@ -74,6 +79,7 @@ def render_worlds(
 
     A scene depends on its own seed, `views`, `size` and `settings` only, not on the others of its batch. The tensors
     of one group of scenes are small: on the CPU, several processes with one thread each beat one with many threads.
+    Matrix products have to be full float32, as is PyTorch's default (`torch.set_float32_matmul_precision`).
 
     Args:
         seeds: B integers of 0..2^63 - 1.
@@ -85,13 +91,10 @@ def render_worlds(
     Raises:
         InputError: no seeds, a seed out of range, no views, or pictures below 2 x 2 pixels.
     """
-    if not len(seeds) or views < 1 or min(size) < 2:
-        raise InputError(f"expected seeds, views >= 1 and size >= (2, 2), got {len(seeds)} seeds, {views=}, {size=}")
-    if not all(0 <= seed < 2**63 for seed in seeds):
-        raise InputError(f"a seed is an integer of 0..2^63 - 1, got {min(seeds)}..{max(seeds)}")
+    _expect_possible(seeds, views, [size])
     worlds = [describe_world(Random(f"world/{seed}"), views, size, settings) for seed in seeds]
-    on_cpu = torch.device(device).type == "cpu"
-    group = max(1, RAYS_AT_ONCE // (views * size[0] * size[1])) if on_cpu else len(seeds)
+    at_once = RAYS_AT_ONCE if torch.device(device).type == "cpu" else RAYS_AT_ONCE_ON_GPU
+    group = max(1, at_once // (views * size[0] * size[1]))
     parts = []
     for first in range(0, len(seeds), group):
         some = slice(first, first + group)
@@ -113,9 +116,13 @@ def render_mixed_worlds(
 
     Returns:
         A `WorldBatch` of one view each (its N is 1), in order; all of the same scenes and in the same world frame.
+
+    Raises:
+        InputError: no seeds, a seed out of range, no sizes, or one below 2 x 2 pixels.
     """
     if not sizes:
         raise InputError("no sizes were given", hint="Pass one (height, width) for each view.")
+    _expect_possible(seeds, len(sizes), sizes)
     worlds = [describe_world(Random(f"world/{seed}"), len(sizes), sizes[0], settings) for seed in seeds]
     batches = []
     for view, size in enumerate(sizes):
@@ -123,6 +130,16 @@ def render_mixed_worlds(
         noise = sensor_noise(seeds, len(sizes), size)[:, view : view + 1].to(device) if settings.noise > 0 else None
         batches.append(photograph(pack_worlds(seen).to(device), size, settings, noise))
     return batches
+
+
+def _expect_possible(seeds: Sequence[int], views: int, sizes: Sequence[tuple[int, int]]) -> None:
+    smallest = min(sizes, key=min)
+    if not len(seeds) or views < 1 or min(smallest) < 2:
+        raise InputError(
+            f"expected seeds, views >= 1 and size >= (2, 2), got {len(seeds)} seeds, {views=}, size={smallest}"
+        )
+    if not all(0 <= seed < 2**63 for seed in seeds):
+        raise InputError(f"a seed is an integer of 0..2^63 - 1, got {min(seeds)}..{max(seeds)}")
 
 
 def sensor_noise(seeds: Sequence[int], views: int, size: tuple[int, int]) -> Tensor:
@@ -134,7 +151,8 @@ def sensor_noise(seeds: Sequence[int], views: int, size: tuple[int, int]) -> Ten
 def joined(parts: Sequence[WorldBatch]) -> WorldBatch:
     """Batches one after another; the motions of fewer surfaces are filled up with identities."""
     surfaces = max(part.world_from_start.shape[2] for part in parts)
-    tensors = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(WorldBatch)[:-1]}
+    names = [field.name for field in fields(WorldBatch) if field.name != "world_from_start"]
+    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     motions = []
     for part in parts:
         missing = surfaces - part.world_from_start.shape[2]
@@ -146,11 +164,11 @@ def joined(parts: Sequence[WorldBatch]) -> WorldBatch:
 def photograph(worlds: Worlds, size: tuple[int, int], settings: WorldSettings, noise: Tensor | None) -> WorldBatch:
     """Trace and develop all views of the scenes; `noise` is (B, N, 3, H, W) standard normal or None."""
     atlas = texture_atlas(str(worlds.half.device))
-    colours, depth, surface = trace(worlds, size, (0.0, 0.0), atlas)
+    colours, depth, surface = trace_bands(worlds, size, (0.0, 0.0), atlas)
     if settings.samples > 1:
         colours = torch.zeros_like(colours)
         for offset in subpixels(settings.samples):
-            colours += trace(worlds, size, offset, atlas)[0] / settings.samples
+            colours += trace_bands(worlds, size, offset, atlas)[0] / settings.samples
     valid = surface >= 0
     depth = depth * worlds.scale[:, None, None] * valid
     world_from_camera = place_cameras(worlds)
@@ -197,6 +215,27 @@ def unproject(depth: Tensor, intrinsics: Tensor, world_from_camera: Tensor, size
     rotation = world_from_camera[..., :3, :3] @ torch.linalg.inv(intrinsics)
     direction = pixel_directions(rotation, size)
     return (direction * depth[..., None, :] + world_from_camera[..., :3, 3:]).transpose(-1, -2)
+
+
+def trace_bands(
+    worlds: Worlds, size: tuple[int, int], offset: tuple[float, float], atlas: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`trace`, a band of rows after the other where pictures are large.
+
+    A band is the whole picture of a camera whose principal point lies elsewhere.
+    """
+    height, width = size
+    limit = LARGEST_BAND if worlds.half.device.type == "cpu" else RAYS_AT_ONCE_ON_GPU
+    rows = max(1, limit // (worlds.K.shape[0] * worlds.K.shape[1] * width))
+    if rows >= height:
+        return trace(worlds, size, offset, atlas)
+    bands = []
+    for top in range(0, height, rows):
+        intrinsics = worlds.K.clone()
+        intrinsics[..., 1, 2] -= top
+        bands.append(trace(replace(worlds, K=intrinsics), (min(rows, height - top), width), offset, atlas))
+    colours, depth, surface = (torch.cat(parts, dim=-1) for parts in zip(*bands, strict=True))
+    return colours, depth, surface
 
 
 def trace(
@@ -278,6 +317,3 @@ def relief_normals(worlds: Worlds, unit: Tensor, column: Tensor, scene: Tensor) 
     normals = torch.zeros_like(unit)
     normals[:, met] = relief_normal(unit[:, met], pattern[0], pattern[1:])
     return normals
-
-
-__all__ = ["Viewpoint", "World", "WorldBatch", "render_mixed_worlds", "render_worlds"]

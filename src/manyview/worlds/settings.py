@@ -69,7 +69,7 @@ class WorldSettings:
         for name, known in (("compositions", COMPOSITIONS), ("paths", CAMERA_PATHS)):
             given = getattr(self, name)
             fits = len(given) > 0 and set(given) <= set(known)
-            _expect(fits, f"{name} names some of {', '.join(known)}, got {given}")
+            _expect(fits, f"{name} are one or more of {', '.join(known)}, got {', '.join(given) or 'none'}")
         for name, most in (("solids", 64), ("moving", 16)):
             low, high = getattr(self, name)
             _expect(0 <= low <= high <= most, f"{name} is (fewest, most) of 0..{most}, got {(low, high)}")

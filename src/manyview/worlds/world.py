@@ -65,7 +65,7 @@ class World:
 def describe_world(random: Random, views: int, size: tuple[int, int], settings: WorldSettings) -> World:
     """Make up a scene and N cameras that look at it; things that would stand in a camera's way are left out."""
     layout = compose(random, settings)
-    viewpoints = sample_viewpoints(random, layout.focus, views, size, settings)
+    viewpoints = sample_viewpoints(random, layout, views, size, settings)
     layout = replace(layout, solids=out_of_the_way(layout, viewpoints))
     return World(
         layout=layout,
@@ -80,8 +80,9 @@ def describe_world(random: Random, views: int, size: tuple[int, int], settings: 
 
 
 def out_of_the_way(layout: Layout, viewpoints: Sequence[Viewpoint]) -> tuple[Solid, ...]:
-    """The solids that no camera is in or close to, at any time."""
-    return tuple(solid for solid in layout.solids if keeps_clear(solid, viewpoints, layout.focus.gap))
+    """The solids of the things that no camera is in or close to, at any time."""
+    hit = {solid.thing for solid in layout.solids if not keeps_clear(solid, viewpoints, layout.focus.gap)}
+    return tuple(solid for solid in layout.solids if solid.thing not in hit)
 
 
 def keeps_clear(solid: Solid, viewpoints: Sequence[Viewpoint], gap: float) -> bool:
