@@ -127,6 +127,40 @@ def test_global_points_can_be_asked_for(world, pictures):
     assert np.abs(sharp[1].points - rough[1].points).mean() < 0.05 * np.abs(rough[1].points).mean()
 
 
+@pytest.mark.parametrize("cameras", ["pnp", "similarity"])
+def test_both_ways_of_finding_cameras_find_the_true_ones(world, pictures, cameras):
+    placed = place_views(views_of(pictures), true_maps(world), Fast3ROptions(cameras=cameras))
+    assert all(view.status == "used" for view in placed)
+    report = evaluate_poses(cameras_of(placed), world.world_from_camera[0].double().numpy())
+    assert report.median_rotation_error < 0.2
+    assert report.rta[5] == 1.0
+
+
+def test_a_camera_by_similarity_that_does_not_explain_the_points_is_flagged(world, pictures):
+    maps = true_maps(world)
+    random = np.random.default_rng(0)
+    nonsense = [*maps[:3], replace(maps[3], points=random.normal(size=maps[3].points.shape).astype(np.float32))]
+    placed = place_views(views_of(pictures), nonsense, Fast3ROptions(cameras="similarity"))
+    assert [view.status for view in placed] == ["used", "used", "used", "low_confidence"]
+    assert "explains" in placed[3].status_reason
+    flat = replace(maps[3], points=np.full_like(maps[3].points, np.nan))
+    lost = place_views(views_of(pictures), [*maps[:3], flat], Fast3ROptions(cameras="similarity"))[3]
+    assert lost.status == "camera_not_found"
+    assert lost.camera is None
+
+
+def test_the_model_says_how_its_cameras_are_best_found_unless_the_user_does(pictures):
+    network = random_network()
+    for wanted, options, expected in (
+        ("similarity", Fast3ROptions(), "similarity"),
+        ("pnp", Fast3ROptions(), "pnp"),
+        ("similarity", Fast3ROptions(cameras="pnp"), "pnp"),
+    ):
+        model = Model(network, replace(INFO, cameras=wanted), torch.device("cpu"), torch.float32)
+        scene = model.reconstruct(pictures, options=options)
+        assert scene.provenance.settings["cameras"] == expected
+
+
 def test_padding_stays_invalid(world, pictures):
     views = load_views([p[:60] for p in pictures], size=80, patch_size=8, fit="pad")
     assert not views[0].valid.all()

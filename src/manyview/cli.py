@@ -76,6 +76,7 @@ def reconstruct(
     image_size: Annotated[Optional[int], typer.Option(help="Longer side for the network.")] = None,  # noqa: UP045
     fit: Annotated[str, typer.Option(help="crop (as published) or pad (keeps the whole content).")] = "crop",
     focal: Annotated[str, typer.Option(help="shared (one camera) or per_view (mixed cameras).")] = "shared",
+    cameras: Annotated[str, typer.Option(help="How cameras are found: auto, pnp or similarity.")] = "auto",
     intrinsics: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Known camera of all photos: FX,FY,CX,CY in pixels of the upright originals."),
@@ -115,7 +116,10 @@ def reconstruct(
             image_size=image_size,
             fit=_one_of("fit", fit, ("crop", "pad")),
             intrinsics=_intrinsics(intrinsics),
-            options=Fast3ROptions(focal=_one_of("focal", focal, ("shared", "per_view"))),
+            options=Fast3ROptions(
+                focal=_one_of("focal", focal, ("shared", "per_view")),
+                cameras=_one_of("cameras", cameras, ("auto", "pnp", "similarity")),
+            ),
             fps=fps,
             max_frames=max_frames,
             max_pixels=max_pixels,

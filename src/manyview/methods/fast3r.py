@@ -2,7 +2,7 @@
 
 network -> global and local pointmaps
   focal length     one for all views of a size (or one a view, or given)
-  a view at a time local map onto global map (similarity), camera by PnP-RANSAC, depth, status
+  a view at a time local map onto global map (similarity), camera by PnP-RANSAC or by that similarity, depth, status
   world            = the first camera
 """
 
@@ -25,6 +25,7 @@ from manyview.geometry import (
     intrinsics,
     invert_rigid,
     picture_centre,
+    pixel_grid,
     solve_pnp,
     transform_points,
 )
@@ -34,6 +35,7 @@ from manyview.scene import SceneView, ViewStatus
 PNP_POINTS, FOCAL_POINTS = 2000, 4000  # well-spread samples: several times faster than all pixels, as good
 PNP_LIMIT = 5.0  # pixels of reprojection error, as published, for pictures of 224 pixels and more
 SMALLEST_PNP_LIMIT = 2.0  # smaller pictures get a limit in proportion, but not below this
+SIMILARITY_PERCENTILE = 50.0  # of the confidence, for cameras "similarity"
 LEAST_INLIERS = 0.25  # of the points that a camera should explain
 
 
@@ -46,11 +48,14 @@ class Fast3ROptions:
             published (other sizes: the median over their local maps); "per_view": one a view, for mixed cameras.
         points: "local": each view's local map, moved onto its global map (sharper; the official default), or "global".
         alignment_percentile: of the confidence; only pixels above it are used to move local onto global maps.
+        cameras: "pnp": from the global map, by PnP with RANSAC, as published; "similarity": the motion that moves the
+            local onto the global map, better for small models, whose maps err smoothly; "auto": as the model wants it.
     """
 
     focal: Literal["shared", "per_view"] = "shared"
     points: Literal["local", "global"] = "local"
     alignment_percentile: float = 85.0
+    cameras: Literal["auto", "pnp", "similarity"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -163,15 +168,8 @@ def _place(view: View, maps: Maps, K: np.ndarray, *, options: Fast3ROptions, lea
         valid=maps.valid,
         max_points=FOCAL_POINTS,
     )
-    limit = max(SMALLEST_PNP_LIMIT, PNP_LIMIT * min(1.0, max(view.size) / 224))
-    found = solve_pnp(
-        maps.points,
-        _network_from_original(view) @ K,
-        maps.valid & (maps.confidence > 1.0),
-        reprojection_error=limit,
-        max_points=PNP_POINTS,
-        point_confidence=maps.confidence,
-    )
+    find = camera_by_similarity if options.cameras == "similarity" else camera_by_pnp
+    found = find(maps, _network_from_original(view) @ K, limit=reprojection_limit(view))
     status, reason = judge(found, maps, aligned is not None, least_confidence)
     height, width = view.original_size
     camera = None
@@ -198,6 +196,57 @@ def _place(view: View, maps: Maps, K: np.ndarray, *, options: Fast3ROptions, lea
         status_reason=reason,
         upright_in_file=view.upright_in_file,
         timestamp=view.timestamp,
+    )
+
+
+def reprojection_limit(view: View) -> float:
+    """Pixels of the network's picture up to which a point agrees with a camera."""
+    return max(SMALLEST_PNP_LIMIT, PNP_LIMIT * min(1.0, max(view.size) / 224))
+
+
+def camera_by_pnp(maps: Maps, K: np.ndarray, *, limit: float) -> PnpResult | None:
+    """The camera that sees the global points at their pixels; K in network pixels."""
+    return solve_pnp(
+        maps.points,
+        K,
+        maps.valid & (maps.confidence > 1.0),
+        reprojection_error=limit,
+        max_points=PNP_POINTS,
+        point_confidence=maps.confidence,
+    )
+
+
+def camera_by_similarity(maps: Maps, K: np.ndarray, *, limit: float) -> PnpResult | None:
+    """The motion that takes the surer half of the local map onto the global map, less its scale; K in network pixels.
+
+    How well it explains the global points is measured as for PnP.
+    """
+    fitted = align_local_to_global(
+        maps.local_points,
+        maps.points,
+        maps.confidence,
+        percentile=SIMILARITY_PERCENTILE,
+        valid=maps.valid,
+        max_points=FOCAL_POINTS,
+    )
+    if fitted is None:
+        return None
+    world_from_camera = np.eye(4)
+    world_from_camera[:3, :3], world_from_camera[:3, 3] = fitted.rotation, fitted.translation
+    height, width = maps.valid.shape
+    used = maps.valid & np.isfinite(maps.points).all(-1)
+    camera = Camera(K=K, world_from_camera=world_from_camera, width=width, height=height)
+    pixels, depth = camera.project(maps.points[used].astype(np.float64))
+    error = np.linalg.norm(pixels - pixel_grid(height, width)[used], axis=-1)
+    error = np.where(depth > 0, error, np.inf)
+    if not len(error):
+        return None
+    return PnpResult(
+        K=K,
+        world_from_camera=world_from_camera,
+        points=len(error),
+        inliers=int((error < limit).sum()),
+        median_error=float(np.median(error)),
     )
 
 

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,7 @@ class Model:
         """Photos or a video -> cameras, depth and points. See `manyview.reconstruct` for the arguments."""
         clock = Clock()
         size = self.info.image_size if image_size is None else image_size
+        options = replace(options, cameras=self.info.cameras) if options.cameras == "auto" else options
         with clock.measure("load_images"):
             views = load_views(
                 inputs,

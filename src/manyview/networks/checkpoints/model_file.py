@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,6 +38,7 @@ class ModelInfo:
         image_size: longer side of a picture in pixels.
         square_ok: square pictures stay square (the official rule cuts them to 4:3).
         least_confidence: a view none of whose global points is surer than this is not to be trusted.
+        cameras: how cameras are best found from its maps: "pnp" or "similarity" (`methods.fast3r.Fast3ROptions`).
         weights_sha256: hex digest of the weights file; empty until it is loaded from one.
         description: one line for `manyview models`.
     """
@@ -49,6 +50,7 @@ class ModelInfo:
     image_size: int
     square_ok: bool
     least_confidence: float = 1.5
+    cameras: Literal["pnp", "similarity"] = "pnp"
     weights_sha256: str = ""
     description: str = ""
 
