@@ -26,7 +26,8 @@ def info_of(recipe: Recipe) -> ModelInfo:
         source=source(recipe),
         image_size=recipe.image_size,
         square_ok=square if initial is None else initial.square_ok,
-        least_confidence=ModelInfo.least_confidence if initial is None else initial.least_confidence,
+        least_confidence=recipe.least_confidence,
+        cameras=recipe.cameras,
         description=recipe.description,
     )
 

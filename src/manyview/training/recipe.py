@@ -115,6 +115,7 @@ class Recipe:
         strategy: how processes started by torchrun share the work: "ddp" (each has all weights) or "fsdp" (weights are
             sharded). "auto" is ddp where there are several, "one" refuses them.
         image_size: longer side of pictures that the trained model should be given.
+        cameras, least_confidence: what the model file says about the use of the model (`ModelInfo`).
         seed: of the initial weights and of the scenes.
     """
 
@@ -149,6 +150,8 @@ class Recipe:
     activation_checkpointing: bool = False
     compile: bool = False
     strategy: Strategy = "auto"
+    cameras: Literal["pnp", "similarity"] = "pnp"
+    least_confidence: float = 1.5
     seed: int = 0
 
     def __post_init__(self) -> None:

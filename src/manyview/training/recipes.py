@@ -69,6 +69,7 @@ def small() -> Recipe:
             Stage(until=20_000, sizes=MIDDLE_SIZES, views=(2, 3, 4, 6, 8), images=24, sources=near_and_far()),
         ),
         decay_steps=15_000,
+        cameras="similarity",
     )
 
 
@@ -158,11 +159,17 @@ def named_recipe(name: str, steps: int | None = None, settings: Sequence[str] = 
 
 
 def continued_from(recipe: Recipe) -> Recipe:
-    """The recipe for the network and pictures of its `initial` model."""
+    """The recipe for the network, the pictures and the use of its `initial` model."""
     from manyview.networks.checkpoints.find import find_network
 
     network, info = find_network(recipe.initial)
-    return replace(recipe, network=network.config, image_size=info.image_size)
+    return replace(
+        recipe,
+        network=network.config,
+        image_size=info.image_size,
+        cameras=info.cameras,
+        least_confidence=info.least_confidence,
+    )
 
 
 def missing_data(recipe: Recipe) -> None:

@@ -34,7 +34,7 @@ CHANGEABLE = frozenset(
     (
         *("description", "data", "stages", "steps", "schedule", "warmup_steps", "decay_steps"),
         *("learning_rate", "smallest_rate", "clip", "matching_weight", "place_weight", "camera_weight"),
-        *("bf16", "activation_checkpointing", "compile", "strategy"),
+        *("bf16", "activation_checkpointing", "compile", "strategy", "cameras", "least_confidence"),
     )
 )
 
