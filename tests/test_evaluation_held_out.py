@@ -334,9 +334,9 @@ def test_the_model_card_has_a_row_for_each_number_of_views_and_predictor(tmp_pat
     script.main([*arguments, "--real", str(tmp_path / "missing")])
     record = json.loads((tmp_path / "card.json").read_text())
     rows = [(row["views"], row["predictor"]) for row in record["worlds"]]
-    assert rows == [(v, p) for v in (2, 4, 8) for p in ("model", "constant depth", "mean depth map")]
+    assert rows == [(v, p) for v in (2, 4, 8, 16) for p in ("model", "constant depth", "mean depth map")]
     assert {"command", "hardware", "versions"} <= record.keys() and str(tmp_path) not in json.dumps(record)
     printed = capsys.readouterr()
     table = [line for line in printed.out.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 9 and len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + 12 and len({line.count("|") for line in table}) == 1
     assert "8 views: 1 of 1" in printed.err and "no real scenes" in printed.err
