@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import shlex
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -219,3 +222,17 @@ def test_a_stage_without_sizes_has_usual_ones():
     assert recipe.sizes(recipe.stages[0]) == usual_sizes(32, 8)
     assert isinstance(recipe, Recipe)
     assert Source().worlds == WorldSettings()
+
+
+def test_every_command_of_the_docs_makes_a_recipe(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    commands = [shlex.split(line, comments=True) for line in text.splitlines() if "manyview train " in line]
+    seen = 0
+    for words in commands:
+        words = words[words.index("train") + 1 :]
+        settings = [value for option, value in itertools.pairwise(words) if option == "--set"]
+        if "initial=" in " ".join(settings):
+            continue
+        assert named_recipe(words[0], settings=settings).name == words[0]
+        seen += 1
+    assert seen >= 5

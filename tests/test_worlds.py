@@ -15,7 +15,7 @@ from manyview.geometry.cameras import Camera, pixel_grid
 from manyview.worlds import WorldBatch, WorldSettings, overlap, render_mixed_worlds, render_worlds
 from manyview.worlds.cameras import clear_of
 from manyview.worlds.description import FACES
-from manyview.worlds.overlap import reproject
+from manyview.worlds.motion import flow
 from manyview.worlds.pairs import carried
 from manyview.worlds.rays import camera_sights, cast_rays, lamp_visible, nearest_hit
 from manyview.worlds.settings import CAMERA_PATHS, COMPOSITIONS, OUTDOORS, CameraPath, Composition
@@ -124,6 +124,20 @@ def inverse_depth_of_plane(batch: WorldBatch, pixels: Tensor, surface: Tensor) -
         total += weight * inverse.gather(3, index)
         same &= ids.gather(3, index) == surface
     return total, same
+
+
+def reproject(batch: WorldBatch) -> tuple[Tensor, Tensor]:
+    """(B, N, N, R, 3) x, y and z-depth in view j of view i's pixels, and whether they are inside its picture."""
+    views, (height, width) = batch.depth.shape[1], SIZE
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pairs = [[flow(batch, i, j) for j in range(views)] for i in range(views)]
+    places = torch.stack([torch.stack([f.displacement + torch.stack([x, y], -1) for f in row]) for row in pairs])
+    depth = torch.stack([torch.stack([f.depth for f in row]) for row in pairs])
+    valid = torch.stack([torch.stack([f.valid for f in row]) for row in pairs])
+    limit = torch.tensor([width - 0.5, height - 0.5])
+    inside = valid & ((places > -0.5) & (places < limit)).all(-1)
+    found = torch.cat([places, depth[..., None]], dim=-1)
+    return found.movedim(2, 0).flatten(3, 4), inside.movedim(2, 0).flatten(3)
 
 
 def test_walls_and_floor_reproject_exactly_into_the_other_views(batch: WorldBatch) -> None:
@@ -252,6 +266,14 @@ def test_a_larger_spread_leaves_less_overlap() -> None:
     assert means == sorted(means, reverse=True)
     assert means[0] > 0.8
     assert means[3] < means[0] - 0.25
+
+
+def test_overlap_follows_things_that_move() -> None:
+    """A large moving object hides nothing of itself: it counts as seen where it has gone."""
+    batch = render_worlds(range(6), 2, SIZE, WorldSettings(moving=(4, 4), spread=0.0, compositions=("clutter",)))
+    still = replace(batch, world_from_start=torch.eye(4).expand_as(batch.world_from_start))
+    assert batch.moving.any()
+    assert overlap(batch)[:, 0, 1].sum() > overlap(still)[:, 0, 1].sum()
 
 
 def test_overlap_of_a_view_with_itself_is_complete(batch: WorldBatch) -> None:

@@ -86,10 +86,11 @@ class Objective(nn.Module):
 
     def helper_values(self, hooked: list[Tensor], batch: PosedViews) -> dict[str, Tensor]:
         """The helper losses that have a weight."""
-        matches = None
+        truths = {}
         if "matching" in self.helpers or "place" in self.helpers:
-            matches = token_matches(batch, self.network.config.patch_size)
-        truths = {"matching": matches, "place": matches, "camera": true_cameras(batch)}
+            truths["matching"] = truths["place"] = token_matches(batch, self.network.config.patch_size)
+        if "camera" in self.helpers:
+            truths["camera"] = true_cameras(batch)
         return {
             name: helper(hooked[HELPER_LEVELS[name]], truths[name], self.share) for name, helper in self.helpers.items()
         }

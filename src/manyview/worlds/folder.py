@@ -69,11 +69,12 @@ def write_world(folder: Path, batch: WorldBatch, seed: int, settings: WorldSetti
     colmap.export(scene, folder, ExportOptions(percentile=0, max_colmap_points=20_000, depth_tolerance=0.01))
     unit = max(float(batch.depth[0].max()) / LARGEST_COUNT, 1e-9)
     moving = batch.moving[0].numpy()
-    for name, counts in [("depth", np.rint(batch.depth[0].double().numpy() / unit).astype(np.uint16))] + (
-        [("masks", np.where(moving, 255, 0).astype(np.uint8))] if moving.any() else []
-    ):
+    pictures: dict[str, np.ndarray] = {"depth": np.rint(batch.depth[0].double().numpy() / unit).astype(np.uint16)}
+    if moving.any():
+        pictures["masks"] = np.where(moving, 255, 0).astype(np.uint8)
+    for name, stack in pictures.items():
         (folder / name).mkdir()
-        for view, picture in zip(scene.views, counts, strict=True):
+        for view, picture in zip(scene.views, stack, strict=True):
             Image.fromarray(picture).save(folder / name / view.name)
     write_json(folder / SCENE_FILE, describe(scene, seed, settings, unit))
 

@@ -7,7 +7,6 @@ solids and reliefs), C tools that cut.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -53,6 +52,10 @@ class Shapes:
     keeper: Tensor
     cuts: Tensor
     patterns: Tensor
+
+    def scene(self, column: Tensor) -> Tensor:
+        """Number of the scene that a column of the table belongs to."""
+        return torch.div(column, self.slots * self.views, rounding_mode="floor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,7 +316,7 @@ def look_at(position: Tensor, aim: Tensor, roll: Tensor) -> Tensor:
 def world_frames(yaws: Sequence[float], origins: Sequence[Vector]) -> Tensor:
     """(B, 4, 4) world_from_room: turned about the vertical and moved."""
     rows = []
-    for yaw, (x, y, z) in zip(yaws, origins, strict=True):
-        cosine, sine = math.cos(yaw), math.sin(yaw)
-        rows.append([[cosine, -sine, 0.0, x], [sine, cosine, 0.0, y], [0.0, 0.0, 1.0, z], [0.0, 0.0, 0.0, 1.0]])
+    for yaw, origin in zip(yaws, origins, strict=True):
+        turned = zip(about_z(yaw), origin, strict=True)
+        rows.append([*((*row, offset) for row, offset in turned), (0.0, 0.0, 0.0, 1.0)])
     return torch.tensor(rows)

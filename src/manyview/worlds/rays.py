@@ -87,7 +87,7 @@ def kept_interval(shapes: Shapes, rays: Rays, ray: Tensor, slot: Tensor) -> tupl
     """Interval of pairs with what is kept of the bodies (P,), (P,), and the slot (P,) whose surface comes first."""
     first = rays.first[ray]
     enter, leave = meet(shapes, rays, ray, first + slot)
-    scene = torch.div(first, shapes.slots * shapes.views, rounding_mode="floor")
+    scene = shapes.scene(first)
     keeper = shapes.keeper.flatten()[scene * shapes.slots + slot]
     kept = keeper.nonzero()[:, 0]
     if len(kept):
@@ -145,7 +145,7 @@ def march(shapes: Shapes, rays: Rays, slot: int, index: int, nearer_than: Tensor
     enter, leave = box_interval(origin, direction)
     enter, leave = enter.clamp_min(0), torch.minimum(leave, nearer_than)
     followed = (enter < leave).nonzero()[:, 0]
-    scene = torch.div(rays.first[followed], shapes.slots * shapes.views, rounding_mode="floor")
+    scene = shapes.scene(rays.first[followed])
     numbers = shapes.patterns[:, index].T[:, scene]
     met = meet_relief(
         origin[:, followed], direction[:, followed], enter[followed], leave[followed], numbers[0], numbers[1:]
@@ -178,7 +178,7 @@ def lamp_visible(worlds: Worlds, rays: Rays, points: Tensor, wanted: Tensor) -> 
         wanted: (Q,) bool: rays for which it matters; the others are called visible.
     """
     shapes = worlds.shapes
-    scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
+    scene = shapes.scene(rays.first)
     lamp = worlds.light.position[:, 0].T[:, scene]
     beams = Rays(origin=points, direction=lamp - points, first=rays.first)
     start_of_beam = NO_ACNE / beams.direction.square().sum(0).sqrt().clamp_min(NO_ACNE)
@@ -239,7 +239,7 @@ def openness(worlds: Worlds, rays: Rays, points: Tensor, nearest: Tensor) -> Ten
         nearest: (Q,) slots that they belong to; what is inside a hole is near the solid that has it.
     """
     shapes = worlds.shapes
-    scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
+    scene = shapes.scene(rays.first)
     unit = carried(shapes, rays.first, points)
     gap = (1 - unit.abs()) * worlds.half.T[:, scene]
     walls = ~worlds.sky.unflatten(1, (3, 2)).any(-1).T[:, scene]

@@ -165,10 +165,9 @@ def photograph(worlds: Worlds, size: tuple[int, int], settings: WorldSettings, n
     """Trace and develop all views of the scenes; `noise` is (B, N, 3, H, W) standard normal or None."""
     atlas = texture_atlas(str(worlds.half.device))
     colours, depth, surface = trace_bands(worlds, size, (0.0, 0.0), atlas)
-    if settings.samples > 1:
-        colours = torch.zeros_like(colours)
-        for offset in subpixels(settings.samples):
-            colours += trace_bands(worlds, size, offset, atlas)[0] / settings.samples
+    for offset in subpixels(settings.samples)[1:]:
+        colours = colours + trace_bands(worlds, size, offset, atlas)[0]
+    colours = colours / settings.samples
     valid = surface >= 0
     depth = depth * worlds.scale[:, None, None] * valid
     world_from_camera = place_cameras(worlds)
@@ -187,9 +186,9 @@ def photograph(worlds: Worlds, size: tuple[int, int], settings: WorldSettings, n
 
 
 def subpixels(count: int) -> list[tuple[float, float]]:
-    """Offsets (x, y) of `count` rays from the pixel's centre, evenly spread (Martin Roberts' R2 sequence)."""
+    """Offsets (x, y) of `count` rays from the pixel's centre: itself, then evenly spread (Martin Roberts' R2)."""
     steps = (0.7548776662466927, 0.5698402909980532)
-    return [((0.5 + i * steps[0]) % 1 - 0.5, (0.5 + i * steps[1]) % 1 - 0.5) for i in range(1, count + 1)]
+    return [((0.5 + i * steps[0]) % 1 - 0.5, (0.5 + i * steps[1]) % 1 - 0.5) for i in range(count)]
 
 
 def place_cameras(worlds: Worlds) -> Tensor:
@@ -245,7 +244,7 @@ def trace(
     shapes = worlds.shapes
     rays = cast_rays(worlds, size, offset)
     depth, nearest = nearest_hit(worlds, rays, camera_sights(worlds, size))
-    scene = torch.div(rays.first, shapes.slots * shapes.views, rounding_mode="floor")
+    scene = shapes.scene(rays.first)
     points = rays.origin + depth * rays.direction
     column = rays.first + nearest
     unit = carried(shapes, column, points)
