@@ -29,10 +29,10 @@ def random_network(dtype: str = "float32"):
     """The released sizes with weights of the usual magnitude; a few seconds."""
     import torch
 
-    from manyview.networks.checkpoints.fast3r import empty_fast3r
+    from manyview.networks.families import empty_network
     from manyview.networks.fast3r import Fast3RConfig
 
-    network = empty_fast3r(Fast3RConfig()).to(getattr(torch, dtype))
+    network = empty_network(Fast3RConfig()).to(getattr(torch, dtype))
     network = network.to_empty(device="cpu").eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():

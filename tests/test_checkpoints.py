@@ -21,7 +21,7 @@ from manyview.errors import WeightsError
 from manyview.networks import from_official
 from manyview.networks.checkpoints import find, model_file
 from manyview.networks.checkpoints.convert import RELEASED_FAST3R_CONFIG, convert
-from manyview.networks.checkpoints.fast3r import FAST3R_NAMES, empty_fast3r, fast3r_config
+from manyview.networks.checkpoints.fast3r import FAST3R_NAMES, empty_network, fast3r_config
 from manyview.networks.checkpoints.find import find_network
 from manyview.networks.checkpoints.model_file import save_model
 from manyview.networks.checkpoints.names import to_official
@@ -57,7 +57,7 @@ def release(tmp_path):
     [("manifest_Fast3R_ViT_Large_512.json", RELEASED_FAST3R_CONFIG), ("manifest_tiny.json", TINY_OFFICIAL)],
 )
 def test_our_names_and_shapes_are_the_official_ones_both_ways(shared, file, config):
-    own = empty_fast3r(fast3r_config(config)).state_dict()
+    own = empty_network(fast3r_config(config)).state_dict()
     names = to_official(own, FAST3R_NAMES)
     official = {n: shape for n, shape in manifest(shared / "reference" / "fast3r" / file) if ".layer_rn." not in n}
     assert set(names.values()) == set(official)
@@ -70,7 +70,7 @@ def test_our_names_and_shapes_are_the_official_ones_both_ways(shared, file, conf
 def test_official_names_of_the_released_network_are_exactly_those_of_its_safetensors_file(shared):
     """All 712, and a network is built from these alone."""
     published = manifest(shared / "reference" / "fast3r" / "manifest_Fast3R_ViT_Large_512_safetensors.json")
-    names = to_official(empty_fast3r(fast3r_config(RELEASED_FAST3R_CONFIG)).state_dict(), FAST3R_NAMES)
+    names = to_official(empty_network(fast3r_config(RELEASED_FAST3R_CONFIG)).state_dict(), FAST3R_NAMES)
     assert len(published) == 712
     assert sorted(names.values()) == sorted(name for name, _ in published)
     weights = {name: torch.empty(shape, device="meta") for name, shape in published}
@@ -82,7 +82,7 @@ def test_official_names_of_the_released_network_are_exactly_those_of_its_safeten
 
 
 def test_the_released_network_has_the_published_number_of_parameters():
-    assert sum(p.numel() for p in empty_fast3r(Fast3RConfig()).parameters()) == 647_551_368
+    assert sum(p.numel() for p in empty_network(Fast3RConfig()).parameters()) == 647_551_368
 
 
 def test_released_configuration_is_our_default():
@@ -227,7 +227,7 @@ def test_the_weights_alone_can_be_named_where_the_configuration_lies_beside_them
 @pytest.mark.parametrize("name", ["folder", "jedyang97/Fast3R_ViT_Large_512"])
 def test_the_released_network_comes_with_its_licence(release, monkeypatch, name):
     """Its 2.6 GB are played by empty weights."""
-    monkeypatch.setattr(find, "fast3r_from_official", lambda config, _: empty_fast3r(fast3r_config(config)))
+    monkeypatch.setattr(find, "fast3r_from_official", lambda config, _: empty_network(fast3r_config(config)))
     monkeypatch.setattr(find, "download", lambda *_, **__: release)
     (release / "config.json").write_text(json.dumps(RELEASED_FAST3R_CONFIG))
     network, info = find_network(release if name == "folder" else name)

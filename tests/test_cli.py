@@ -249,7 +249,7 @@ def test_an_interrupt_has_the_exit_code_of_shells_and_no_traceback(photos, model
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("manyview.methods.model.reconstruct", interrupt)
+    monkeypatch.setattr("manyview.methods.model.Model.reconstruct", interrupt)
     code, stderr = fails(monkeypatch, capsys, "reconstruct", photos, "-o", tmp_path / "o", "-m", model)
     assert code == 130
     assert "Traceback" not in stderr

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyview.errors import InputError
-from manyview.geometry import default_focal, estimate_focal, intrinsics, picture_centre, points_from_depth
+from manyview.geometry import (
+    default_focal,
+    depth_and_focal,
+    estimate_focal,
+    intrinsics,
+    picture_centre,
+    points_from_depth,
+)
+from manyview.geometry.focal import FocalMethod
 
 CENTRE_OFF_MIDDLE = (41.5, 22.25)
 
@@ -93,3 +101,62 @@ def test_it_is_never_negative() -> None:
 def test_a_wrong_shape_is_an_error_that_says_what_is_expected() -> None:
     with pytest.raises(InputError, match=r"\(H, W, 3\)"):
         estimate_focal(np.zeros((2, 5, 5, 3)))
+
+
+@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("method", ["weiszfeld", "median"])
+@pytest.mark.parametrize(("suffix", "limits"), [("", None), ("_clip", (0.5, 3.5))])
+def test_dust3rs_focals_are_reproduced(
+    shared: Path, case: int, method: FocalMethod, suffix: str, limits: tuple[float, float] | None
+) -> None:
+    with np.load(shared / "reference/dust3r/golden_focal.npz") as golden:
+        points, (x, y) = golden[f"pts3d_{case}"], golden[f"pp_{case}"].tolist()
+        expected = float(golden[f"{method}{suffix}_{case}"][0])
+    found = estimate_focal(points, method=method, iterations=10, principal_point=(x, y), limits=limits)
+    assert found == pytest.approx(expected, rel=5e-7)
+
+
+@given(st.floats(10, 1000), st.integers(0, 1000))
+def test_the_median_recovers_a_known_focal_among_outliers(focal: float, seed: int) -> None:
+    points = view(focal, CENTRE_OFF_MIDDLE, seed)
+    points[10:25] *= np.random.default_rng(seed).uniform(0.2, 3, size=(15, 80, 3))
+    found = estimate_focal(points, method="median", principal_point=CENTRE_OFF_MIDDLE)
+    assert found == pytest.approx(focal, rel=0.02)
+
+
+def test_the_median_of_an_even_number_of_votes_is_the_lower_one() -> None:
+    points = np.array([[[1.0, 1.0, 1.0]]])  # its votes are its offsets from the principal point
+    assert estimate_focal(points, method="median", principal_point=(-3.0, -8.0)) == 3.0
+
+
+@pytest.mark.parametrize("method", ["weiszfeld", "median"])
+def test_without_a_usable_point_both_methods_give_the_default(method: FocalMethod) -> None:
+    assert estimate_focal(np.full((60, 80, 3), np.nan), method=method) == default_focal(60, 80)
+
+
+def test_limits_are_multiples_of_the_default_focal() -> None:
+    points = view(70.0, (40, 30), seed=0)
+    assert estimate_focal(points, limits=(2.0, 3.0)) == 2 * default_focal(60, 80)
+    assert estimate_focal(points, limits=(0.1, 0.2)) == pytest.approx(0.2 * default_focal(60, 80))
+    assert estimate_focal(points, limits=(0.1, 3.0)) == pytest.approx(70.0, rel=1e-9)
+
+
+def test_an_unknown_method_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="median"):
+        estimate_focal(np.zeros((5, 5, 3)), method="mean")  # type: ignore[arg-type]
+
+
+def test_depth_and_camera_of_one_map_give_the_map_back() -> None:
+    points = view(70.0, CENTRE_OFF_MIDDLE, seed=0)
+    points[0, 0], points[1, 1, 2] = np.nan, -1.0
+    found = depth_and_focal(points, principal_point=CENTRE_OFF_MIDDLE)
+    assert found.K[0, 0] == found.K[1, 1] == pytest.approx(70.0, rel=1e-6)
+    assert tuple(found.K[:2, 2]) == CENTRE_OFF_MIDDLE
+    assert found.depth[0, 0] == found.depth[1, 1] == 0
+    assert np.isnan(found.points[0, 0]).all()
+    np.testing.assert_allclose(found.points[2:], points[2:], rtol=1e-6)
+
+
+def test_a_map_that_contradicts_every_focal_has_no_depth() -> None:
+    with pytest.raises(InputError, match="contradict"):
+        depth_and_focal(view(70.0, (40, 30), seed=0) * [1, 1, -1])

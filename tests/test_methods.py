@@ -16,6 +16,7 @@ from manyview.images import Views, load_views
 from manyview.methods.devices import choose_device, choose_dtype, climb_down, ladder
 from manyview.methods.fast3r import Fast3ROptions, Maps, place_views
 from manyview.methods.model import Model
+from manyview.methods.placing import Known
 from manyview.worlds import WorldSettings, render_worlds
 from toys import INFO, random_network
 
@@ -92,14 +93,30 @@ def test_intrinsics_come_back_in_original_pixels(world, pictures):
 
 def test_given_intrinsics_are_used_as_they_are(world, pictures):
     K = world.K[0].double().numpy()
+    views = views_of(pictures)
     for given in (K[0], K):
-        placed = place_views(views_of(pictures), true_maps(world), known_K=given)
+        placed = place_views(views, true_maps(world), known_K=Known.checked(views, given).K)
         np.testing.assert_array_equal(placed[3].camera.K, np.broadcast_to(given, (4, 3, 3))[3])
         assert (
             evaluate_poses(cameras_of(placed), world.world_from_camera[0].double().numpy()).median_rotation_error < 0.1
         )
     with pytest.raises(InputError, match=r"\(2, 3, 3\) for 4 views"):
-        place_views(views_of(pictures), true_maps(world), known_K=K[:2])
+        Known.checked(views, K[:2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda K: 2.5 * K, "principal point .* outside"),
+        (lambda K: K * [[1.5, 1, 1], [1, 1, 1], [1, 1, 1]], "differ too much"),
+        (lambda K: K * [[-1, 1, 1], [1, 1, 1], [1, 1, 1]], "pixels above 0"),
+        (lambda K: K * [[100, 1, 1], [1, 100, 1], [1, 1, 1]], "does not fit"),
+    ],
+)
+def test_intrinsics_that_do_not_fit_the_picture_are_refused(world, pictures, change, message):
+    K = world.K[0, 0].double().numpy()
+    with pytest.raises(InputError, match=message):
+        Known.checked(views_of(pictures), change(K))
 
 
 def test_mixed_cameras_get_a_focal_length_each(pictures):
@@ -198,7 +215,7 @@ def test_degenerate_points_give_no_camera(world, pictures, value):
 def test_a_lost_first_view_is_said_and_the_others_stay(world, pictures, model):
     maps = true_maps(world)
     maps[0] = replace_points(maps[0], np.full((*SIZE, 3), np.nan))
-    placed = place_views(views_of(pictures), maps, known_K=world.K[0].double().numpy())
+    placed = place_views(views_of(pictures), maps, known_K=list(world.K[0].double().numpy()))
     assert placed[0].camera is None
     assert (
         evaluate_poses(cameras_of(placed[1:]), world.world_from_camera[0, 1:].double().numpy()).median_rotation_error

@@ -55,7 +55,7 @@ def test_without_json_people_read_stderr_and_a_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words", "hint"),
     [
-        (["huge"], 3, "no recipe 'huge'", "Recipes: small, fast3r, finetune"),
+        (["huge"], 3, "no recipe 'huge'", "Recipes: small, small-pairs, fast3r, dust3r-224"),
         (["tiny", "--set", "learning_rat=1"], 3, "there is no 'learning_rat'", "Nearest: learning_rate"),
         (["tiny", "--set", "learning_rate=fast"], 3, "expected a number", "0.002 now"),
         (["fast3r", "--set", "data=nowhere"], 3, "no co3d data", "--set data=FOLDER"),

@@ -14,9 +14,11 @@ from scipy.spatial.transform import Rotation
 from manyview.evaluation.held_out import Truth
 from manyview.geometry import Camera, Similarity, pixel_grid
 from manyview.methods.model import Model
+from manyview.networks.checkpoints.dust3r import DUST3R_NAMES, dust3r_config
 from manyview.networks.checkpoints.fast3r import FAST3R_NAMES, fast3r_config
 from manyview.networks.checkpoints.model_file import ModelInfo
 from manyview.networks.checkpoints.names import to_official
+from manyview.networks.dust3r import Dust3R, Dust3RConfig
 from manyview.networks.fast3r import Fast3R, Fast3RConfig
 from manyview.scene import Provenance, Scene, SceneView
 from weights import TINY_OFFICIAL
@@ -27,13 +29,26 @@ SMALLEST = Fast3RConfig(
     patch_size=8, encoder_dim=32, encoder_heads=2, encoder_depth=1, fusion_dim=32, fusion_heads=2, fusion_depth=4,
     head_widths=(8, 8, 8, 8), head_features=8, head_last_features=8,
 )  # fmt: skip
+# The same as a pairwise network; with linear heads as `replace(SMALLEST_PAIRS, head="linear")`.
+SMALLEST_PAIRS = Dust3RConfig(
+    patch_size=8, encoder_dim=32, encoder_heads=2, encoder_depth=1, decoder_dim=32, decoder_heads=2, decoder_depth=4,
+    head_widths=(8, 8, 8, 8), head_features=8, head_last_features=8,
+)  # fmt: skip
 # A small network as an official config.json describes it: patches of 16 pixels, heads of the released widths.
 SMALLEST_OFFICIAL = {
     "encoder_args": {**TINY_OFFICIAL["encoder_args"], "embed_dim": 32, "num_heads": 2, "depth": 1},
     "decoder_args": {**TINY_OFFICIAL["decoder_args"], "embed_dim": 32, "num_heads": 2, "depth": 4},
     "head_args": TINY_OFFICIAL["head_args"],
 }
+# The same as the constructor call of a pairwise release, with linear heads.
+SMALLEST_CONSTRUCTOR = (
+    "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='PatchEmbedDust3R', img_size=(64, 48), "
+    "head_type='linear', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
+    "enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=2, dec_num_heads=2, "
+    "landscape_only=False)"
+)
 INFO = ModelInfo(name="toy", family="fast3r", licence="none", source="a test", image_size=64, square_ok=True)
+PAIRS_INFO = replace(INFO, name="toy-pairs", family="dust3r")
 
 
 def random_network(config: Fast3RConfig = SMALLEST, seed: int = 0) -> Fast3R:
@@ -41,6 +56,22 @@ def random_network(config: Fast3RConfig = SMALLEST, seed: int = 0) -> Fast3R:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Fast3R(config).eval()
+
+
+def random_pair_network(config: Dust3RConfig = SMALLEST_PAIRS, seed: int = 0) -> Dust3R:
+    """An untrained pairwise network, ready for inference; its weights come from `seed` alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Dust3R(config).eval()
+
+
+def disturbed(module, by: float = 0.1):
+    """The same module with noise on every weight: none is a default any more, norms and biases included."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+    return module
 
 
 def random_images(sizes: Sequence[tuple[int, int]], batch: int = 1, seed: int = 0) -> list[torch.Tensor]:
@@ -65,6 +96,14 @@ def official_weights() -> dict[str, torch.Tensor]:
         )
         for ours, name in to_official(own, FAST3R_NAMES).items()
     }
+
+
+@functools.cache
+def official_pair_weights() -> dict[str, torch.Tensor]:
+    """Random weights for `SMALLEST_CONSTRUCTOR` under official names. Shared: copy before changing."""
+    own = random_pair_network(dust3r_config(SMALLEST_CONSTRUCTOR)).state_dict()
+    named = {name: own[ours] for ours, name in to_official(own, DUST3R_NAMES).items()}
+    return {**named, "mask_token": torch.zeros(1, 1, 32)}
 
 
 def _is_projection(official: str) -> bool:

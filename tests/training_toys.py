@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from manyview.training.recipe import Recipe, Stage
-from toys import SMALLEST
+from toys import SMALLEST, SMALLEST_PAIRS
 
 TINY = Recipe(
     name="tiny", description="for tests", image_size=32, network=SMALLEST, steps=4, warmup_steps=1, decay_steps=2,
@@ -24,6 +24,13 @@ SHARED = replace(
     TINY, steps=3, decay_steps=0, epsilon=1e-2, learning_rate=1e-2, clip=0.5, ema_decay=0.5,
     stages=(Stage(until=3, sizes=((24, 32),), views=(2,), images=6),),
 )  # fmt: skip
+# A pairwise network with all its options.
+TINY_PAIRS = replace(
+    TINY, name="tiny-pairs", objective="dust3r",
+    network=replace(SMALLEST_PAIRS, decoder_coordinates=True, decoder_sides=True, decoder_qk_norm=True),
+    stages=(TINY.stages[0], replace(TINY.stages[1], views=(2,))),
+)  # fmt: skip
+SHARED_PAIRS = replace(SHARED, objective="dust3r", network=TINY_PAIRS.network)
 
 
 def weights(network) -> torch.Tensor:

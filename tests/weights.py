@@ -49,6 +49,30 @@ TINY_OFFICIAL = {
     "freeze": "none",
 }
 
+# DUSt3R: the constructor call that a release stores as text.
+TINY_DUST3R = {
+    "linear": (
+        "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='PatchEmbedDust3R', img_size=(64, 64), "
+        "head_type='linear', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
+        "enc_embed_dim=64, enc_depth=3, enc_num_heads=4, dec_embed_dim=48, dec_depth=4, dec_num_heads=3, "
+        "landscape_only=False)"
+    ),
+    "dpt": (
+        "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='PatchEmbedDust3R', img_size=(64, 64), "
+        "head_type='dpt', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
+        "enc_embed_dim=64, enc_depth=2, enc_num_heads=4, dec_embed_dim=48, dec_depth=12, dec_num_heads=3, "
+        "landscape_only=False)"
+    ),
+}
+RELEASED_DUST3R = {
+    f"{size}_{head}": (
+        f"AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', img_size=({size}, {size}), "
+        f"head_type='{head}', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
+        "enc_embed_dim=1024, enc_depth=24, enc_num_heads=16, dec_embed_dim=768, dec_depth=12, dec_num_heads=12)"
+    )
+    for size, head in ((224, "linear"), (512, "linear"), (512, "dpt"))
+}
+
 
 def rule_weight(name: str, shape: list[int]) -> torch.Tensor:
     """The value of a weight by its name alone."""

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from manyview.errors import DeviceError, ExportError, InputError, ManyviewError, NoValidImagesError, WeightsError
     from manyview.geometry.cameras import Camera
     from manyview.images.views import View, Views
+    from manyview.methods.dust3r import Dust3ROptions
     from manyview.methods.fast3r import Fast3ROptions
+    from manyview.methods.localise import Localisation, MapImage, localize, map_from_colmap, map_from_scene
+    from manyview.methods.match import Matches, match_pictures
     from manyview.methods.model import Model, load, reconstruct
     from manyview.networks.pointmaps import Pointmaps
     from manyview.scene import ExportOptions, PointCloud, Provenance, Scene, SceneView
@@ -27,11 +30,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "Camera": "geometry.cameras",
     "DeviceError": "errors",
+    "Dust3ROptions": "methods.dust3r",
     "ExportError": "errors",
     "ExportOptions": "scene",
     "Fast3ROptions": "methods.fast3r",
     "InputError": "errors",
+    "Localisation": "methods.localise",
     "ManyviewError": "errors",
+    "MapImage": "methods.localise",
+    "Matches": "methods.match",
     "Model": "methods.model",
     "NoValidImagesError": "errors",
     "PointCloud": "scene",
@@ -43,17 +50,25 @@ _HOMES = {
     "Views": "images.views",
     "WeightsError": "errors",
     "load": "methods.model",
+    "localize": "methods.localise",
+    "map_from_colmap": "methods.localise",
+    "map_from_scene": "methods.localise",
+    "match_pictures": "methods.match",
     "reconstruct": "methods.model",
 }
 
 __all__ = [
     "Camera",
     "DeviceError",
+    "Dust3ROptions",
     "ExportError",
     "ExportOptions",
     "Fast3ROptions",
     "InputError",
+    "Localisation",
     "ManyviewError",
+    "MapImage",
+    "Matches",
     "Model",
     "NoValidImagesError",
     "PointCloud",
@@ -65,6 +80,10 @@ __all__ = [
     "Views",
     "WeightsError",
     "load",
+    "localize",
+    "map_from_colmap",
+    "map_from_scene",
+    "match_pictures",
     "reconstruct",
 ]
 

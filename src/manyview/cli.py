@@ -75,8 +75,26 @@ def reconstruct(
     seed: Annotated[int, typer.Option(help="Equal seeds give equal results.")] = 0,
     image_size: Annotated[Optional[int], typer.Option(help="Longer side for the network.")] = None,  # noqa: UP045
     fit: Annotated[str, typer.Option(help="crop (as published) or pad (keeps the whole content).")] = "crop",
-    focal: Annotated[str, typer.Option(help="shared (one camera) or per_view (mixed cameras).")] = "shared",
-    cameras: Annotated[str, typer.Option(help="How cameras are found: auto, pnp or similarity.")] = "auto",
+    focal: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Fast3R: shared (one camera) or per_view (mixed cameras)."),
+    ] = None,
+    cameras: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Fast3R: how cameras are found: auto, pnp or similarity."),
+    ] = None,
+    pairs: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="DUSt3R: which pairs are run: auto, complete, swin-5, logwin-3, oneref-0, ..."),
+    ] = None,
+    alignment: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="DUSt3R: fast, or compatible (the published optimisation)."),
+    ] = None,
+    iterations: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="DUSt3R: of the compatible alignment."),
+    ] = None,
     intrinsics: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Known camera of all photos: FX,FY,CX,CY in pixels of the upright originals."),
@@ -96,8 +114,8 @@ def reconstruct(
     """Reconstruct a scene from photos or a video."""
     from manyview.app.console import print_json, progress_bars, show_summary, summarise
     from manyview.files import refuse_inputs_inside, refuse_results
-    from manyview.methods.fast3r import Fast3ROptions
-    from manyview.methods.model import reconstruct as run
+    from manyview.images.sources import find_sources
+    from manyview.methods.model import load, named_options
     from manyview.scene import check_formats, result_names
 
     _set_verbose(verbose)
@@ -106,20 +124,20 @@ def reconstruct(
     refuse_inputs_inside(output, inputs)
     refuse_results(output, overwrite=overwrite, names=result_names(formats))
     start = time.perf_counter()
+    chosen = inputs[0] if len(inputs) == 1 else list(inputs)
+    find_sources(chosen)  # what is missing is said before gigabytes are loaded
+    given = {"focal": focal, "cameras": cameras, "pairs": pairs, "alignment": alignment, "iterations": iterations}
     with progress_bars(quiet=as_json) as progress:
-        scene = run(
-            inputs[0] if len(inputs) == 1 else list(inputs),
-            model,
-            device=device,
-            dtype=_one_of("dtype", dtype, ("float32", "bfloat16", "float16", None)),
+        progress(0, 1, "loading the model")
+        loaded = load(model, device=device, dtype=_one_of("dtype", dtype, ("float32", "bfloat16", "float16", None)))
+        progress(1, 1, "loading the model")
+        scene = loaded.reconstruct(
+            chosen,
             seed=seed,
             image_size=image_size,
             fit=_one_of("fit", fit, ("crop", "pad")),
             intrinsics=_intrinsics(intrinsics),
-            options=Fast3ROptions(
-                focal=_one_of("focal", focal, ("shared", "per_view")),
-                cameras=_one_of("cameras", cameras, ("auto", "pnp", "similarity")),
-            ),
+            options=named_options(loaded.info.family, {name: v for name, v in given.items() if v is not None}),
             fps=fps,
             max_frames=max_frames,
             max_pixels=max_pixels,
@@ -131,6 +149,37 @@ def reconstruct(
         files = scene.write(output, formats, options=exported, overwrite=overwrite)
     figures = summarise(scene, exported, files, time.perf_counter() - start)
     print_json(figures) if as_json else show_summary(figures)
+
+
+@app.command()
+def match(
+    first: Annotated[Path, typer.Argument(help="A photo.")],
+    second: Annotated[Path, typer.Argument(help="Another photo of the same place.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture of the matches (.png).")] = Path(
+        "matches.png"
+    ),
+    matches: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write all matches, cameras and focal lengths, too (.npz or .json)."),
+    ] = None,
+    model: ModelName = "manyview-small-pairs",
+    device: Device = "auto",
+    lines: Annotated[int, typer.Option(min=0, max=100, help="Matches that are drawn.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Find the pixels of two photos that show the same place, and draw them (DUSt3R models)."""
+    from manyview.app.console import print_json, show_files, show_figures
+    from manyview.app.match_picture import save_match_picture
+    from manyview.methods.match import match_pictures
+    from manyview.methods.model import load
+
+    loaded = load(model, device=device)
+    found = match_pictures(loaded, first, second, square_ok=loaded.info.square_ok, cameras=loaded.info.cameras)
+    files = [save_match_picture(found, output, max_lines=lines)]
+    if matches is not None:
+        files.append(found.save(matches))
+    print_json(found.figures) if as_json else show_figures(found.figures)
+    show_files(files)
 
 
 @app.command()

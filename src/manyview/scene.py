@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from manyview.errors import ExportError
+from manyview.errors import ExportError, InputError
 from manyview.files import staged
 from manyview.geometry.cameras import Camera
 from manyview.scene_points import PointCloud, gather_points
 
 __all__ = ["EXPORTERS", "ExportOptions", "PointCloud", "Provenance", "Scene", "SceneView", "ViewStatus"]
 
-ViewStatus = Literal["used", "low_confidence", "camera_not_found"]
+ViewStatus = Literal["used", "low_confidence", "camera_not_found", "other_group"]
+World = Literal["first camera", "given"]
 
 EXPORTERS = "manyview.exporters"  # the entry-point group in which formats are found by name
 
@@ -38,6 +39,9 @@ class SceneView:
         valid: (H, W) bool, False for padding, non-finite numbers and points behind the camera.
         status: "used", or what is wrong with this view; `status_reason` says it in words.
         masked_pixels: how many pixels `masked` took out because the network gave numbers that are not finite.
+        group: 0 for the views that share the scene's world. Where nothing links the pictures, the views of every other
+            group have a frame and a scale of their own: then the status is "other_group", `camera` is None, `points`
+            are in the group's frame and `group_camera` is the camera in it (see `Scene.group`).
     """
 
     name: str
@@ -55,6 +59,8 @@ class SceneView:
     upright_in_file: bool = True
     timestamp: float | None = None
     masked_pixels: int = 0
+    group: int = 0
+    group_camera: Camera | None = None
 
     @classmethod
     def masked(
@@ -152,9 +158,12 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """Cameras, depth and points of N views in one world: the first camera's frame (OpenCV axes).
+    """Cameras, depth and points of N views in one world (OpenCV axes).
 
     Lengths are in scene units; they are metres only if `metric`.
+
+    Attributes:
+        world: whether the world is the first camera's frame, or that of the cameras that the user gave.
     """
 
     views: Sequence[SceneView]
@@ -162,6 +171,7 @@ class Scene:
     skipped: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     metric: bool = False
+    world: World = "first camera"
 
     @property
     def units(self) -> str:
@@ -176,6 +186,8 @@ class Scene:
     @property
     def origin(self) -> str:
         """What the world's origin is, in words."""
+        if self.world == "given":
+            return "world = that of the given cameras"
         if self.views and self.views[0].camera is None:
             return "world = about the camera of the first view, which could not be found exactly"
         return "world = camera of the first view"
@@ -193,6 +205,22 @@ class Scene:
         missing = np.full((3, 3), np.nan)
         matrices = [missing if view.camera is None else view.camera.K for view in self.views]
         return np.array(matrices, dtype=np.float64).reshape(-1, 3, 3)
+
+    @property
+    def groups(self) -> int:
+        """How many groups of pictures there are that nothing links."""
+        return 1 + max((view.group for view in self.views), default=0)
+
+    def group(self, index: int) -> Scene:
+        """The views of one group as a scene of their own, in their own frame; 0 is the largest.
+
+        Raises:
+            InputError: there is no such group.
+        """
+        if not 0 <= index < self.groups:
+            raise InputError(f"there is no group {index}", hint=f"Groups are 0 to {self.groups - 1}.")
+        own = [_in_own_group(view) for view in self.views if view.group == index]
+        return replace(self, views=own, world=self.world if index == 0 else "first camera")
 
     def equals(self, other: Scene) -> bool:
         """Whether everything but the timings is the same, arrays to the last bit."""
@@ -322,6 +350,14 @@ def check_formats(names: Sequence[str]) -> list[str]:
         if name not in known:
             raise ExportError(f"there is no format {name!r}", hint=f"Known formats: {', '.join(sorted(known))}.")
     return list(dict.fromkeys(names))
+
+
+def _in_own_group(view: SceneView) -> SceneView:
+    if view.group == 0:
+        return view
+    return replace(
+        view, group=0, camera=view.group_camera, group_camera=None, status="used", status_reason=view.status_reason
+    )
 
 
 def _known_exporters() -> dict[str, EntryPoint]:

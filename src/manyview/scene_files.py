@@ -93,6 +93,7 @@ def _describe(scene: Scene, digest: str) -> dict[str, Any]:
         "frame": scene.frame,
         "pixels": "(x, y), integers at pixel centres; camera.K in original pixels, arrays in network pixels",
         "metric": scene.metric,
+        "world": scene.world,
         "arrays": {"file": SCENE_ARRAYS, "sha256": digest},
         "provenance": {key: value for key, value in asdict(scene.provenance).items() if key != "seconds"},
         "warnings": list(scene.warnings),
@@ -102,17 +103,22 @@ def _describe(scene: Scene, digest: str) -> dict[str, Any]:
 
 
 def _describe_view(view: SceneView) -> dict[str, Any]:
-    camera = view.camera and {
-        "K": view.camera.K.tolist(),
-        "world_from_camera": view.camera.world_from_camera.tolist(),
-        "width": view.camera.width,
-        "height": view.camera.height,
-    }
     return {
         **{name: getattr(view, name) for name in WORDS},
         "original_size": list(view.original_size),
         "original_from_network": view.original_from_network.tolist(),
-        "camera": camera,
+        "camera": _describe_camera(view.camera),
+        "group": view.group,
+        "group_camera": _describe_camera(view.group_camera),
+    }
+
+
+def _describe_camera(camera: Camera | None) -> dict[str, Any] | None:
+    return camera and {
+        "K": camera.K.tolist(),
+        "world_from_camera": camera.world_from_camera.tolist(),
+        "width": camera.width,
+        "height": camera.height,
     }
 
 
@@ -138,23 +144,29 @@ def _scene(described: dict[str, Any], arrays: dict[str, np.ndarray], seconds: di
         skipped=tuple((entry["name"], entry["reason"]) for entry in described["skipped"]),
         warnings=tuple(described["warnings"]),
         metric=described["metric"],
+        world=described.get("world", "first camera"),  # files of the first version do not say
     )
 
 
 def _view(described: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> SceneView:
-    camera = described["camera"]
-    if camera is not None:
-        K, world_from_camera = (np.array(camera[name], dtype=np.float64) for name in ("K", "world_from_camera"))
-        camera = Camera(K=K, world_from_camera=world_from_camera, width=camera["width"], height=camera["height"])
     height, width = described["original_size"]
     plain: dict[str, Any] = {name: described[name] for name in WORDS}
     plain |= {name: arrays[f"{index:06d}.{name}"] for name in ARRAYS}
     return SceneView(
         **plain,
+        group=described.get("group", 0),
         original_size=(height, width),
         original_from_network=np.array(described["original_from_network"], dtype=np.float64),
-        camera=camera,
+        camera=_camera(described["camera"]),
+        group_camera=_camera(described.get("group_camera")),  # files of the first version have none
     )
+
+
+def _camera(described: dict[str, Any] | None) -> Camera | None:
+    if described is None:
+        return None
+    K, world_from_camera = (np.array(described[name], dtype=np.float64) for name in ("K", "world_from_camera"))
+    return Camera(K=K, world_from_camera=world_from_camera, width=described["width"], height=described["height"])
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -175,6 +175,15 @@ def show_error(error: ManyviewError) -> None:
         console.print(f"[bold]hint[/bold]  {escape(error.hint)}", soft_wrap=True, highlight=False)
     if logging.getLogger("manyview").isEnabledFor(logging.DEBUG):
         console.print_exception()
+
+
+def show_figures(figures: Mapping[str, str | int | float | None]) -> None:
+    """Names and values as a table; what is empty is left out."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, value in figures.items():
+        if value not in (None, ""):
+            table.add_row(f"[bold]{escape(name.replace('_', ' '))}[/bold]", escape(str(value)))
+    Console(stderr=True).print(table)
 
 
 def show_demo(figures: dict[str, float | None], files: Sequence[Path], seconds: float) -> None:

@@ -192,7 +192,7 @@ def scene_box(scene: Scene) -> SceneBox:
     Far walls and stray points so hardly count. Without points the cameras' places take their part; without those
     the box is of size 1 about the origin.
     """
-    used = [view for view in scene.views if view.status != "camera_not_found"]
+    used = [view for view in scene.views if view.status in ("used", "low_confidence")]
     points = [_thinned(view.points[view.valid], SAMPLE // max(len(used), 1)) for view in used]
     places = np.concatenate([np.zeros((0, 3), np.float32), *points]).astype(np.float64)
     if not len(places):
@@ -267,7 +267,12 @@ def report(scene: Scene) -> str:
     return f"<div style='{style}'>{paragraphs}{listing}</div>"
 
 
-_STATUS = {"used": "used", "low_confidence": "low confidence", "camera_not_found": "camera not found"}
+_STATUS = {
+    "used": "used",
+    "low_confidence": "low confidence",
+    "camera_not_found": "camera not found",
+    "other_group": "in another group",
+}
 
 
 def _because(reason: str) -> str:

@@ -12,11 +12,14 @@ from torch import nn
 
 from manyview.errors import DeviceError
 from manyview.images import Progress
-from manyview.networks.checkpoints.fast3r import empty_fast3r, fill
-from manyview.networks.fast3r import Economy, Fast3R, Layout
+from manyview.networks.dust3r import Dust3R
+from manyview.networks.economy import Economy
+from manyview.networks.families import empty_network, fill
+from manyview.networks.fast3r import Fast3R, Layout
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 Result = TypeVar("Result")
+AnyNetwork = TypeVar("AnyNetwork", Fast3R, Dust3R)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -104,7 +107,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def in_precision(network: Fast3R, dtype: torch.dtype) -> Iterator[Fast3R]:
+def in_precision(network: AnyNetwork, dtype: torch.dtype) -> Iterator[AnyNetwork]:
     """The network in another precision; the given one is unchanged afterwards, meanwhile out of the device's way."""
     own = next(network.parameters())
     if own.dtype == dtype:
@@ -114,7 +117,9 @@ def in_precision(network: Fast3R, dtype: torch.dtype) -> Iterator[Fast3R]:
     network.to("cpu")
     try:
         weights = {name: tensor.to(device=device, dtype=dtype) for name, tensor in network.state_dict().items()}
-        yield fill(empty_fast3r(network.config), weights)
+        copy = fill(empty_network(network.config), weights)
+        assert isinstance(copy, type(network))
+        yield copy
     finally:
         network.to(device)
 

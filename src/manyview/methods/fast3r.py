@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 
 from manyview.errors import InputError
 from manyview.geometry import (
@@ -23,19 +24,25 @@ from manyview.geometry import (
     align_local_to_global,
     estimate_focal,
     intrinsics,
-    invert_rigid,
     picture_centre,
     pixel_grid,
     solve_pnp,
     transform_points,
 )
-from manyview.images import Progress, View, Views
+from manyview.images import Progress, View, Views, to_network_tensor
+from manyview.methods.devices import Rung, climb_down, in_precision, network_progress
+from manyview.methods.placing import Job, Placed, first_cameras_are_worlds
+from manyview.networks.fast3r import Fast3R
+from manyview.networks.pointmaps import Pointmaps
 from manyview.scene import SceneView, ViewStatus
 
 PNP_POINTS, FOCAL_POINTS = 2000, 4000  # well-spread samples: several times faster than all pixels, as good
 PNP_LIMIT = 5.0  # pixels of reprojection error, as published, for pictures of 224 pixels and more
 SMALLEST_PNP_LIMIT = 2.0  # smaller pictures get a limit in proportion, but not below this
 SIMILARITY_PERCENTILE = 50.0  # of the confidence, for cameras "similarity"
+FIRST_CAMERA_LOST = (
+    "the first view's camera was not found: the world is the network's own estimate of that camera's frame"
+)
 LEAST_INLIERS = 0.25  # of the points that a camera should explain
 
 
@@ -69,12 +76,69 @@ class Maps:
     valid: np.ndarray
 
 
+def reconstruct_views(network: Fast3R, job: Job, options: Fast3ROptions) -> Placed:
+    """The whole way from pictures to placed views.
+
+    Raises:
+        InputError: cameras are given; this family cannot take them into account.
+        DeviceError: memory does not suffice.
+    """
+    options = replace(options, cameras=job.info.cameras) if options.cameras == "auto" else options
+    if job.known.world_from_camera is not None:
+        raise InputError("Fast3R cannot make use of known cameras", hint="Use a DUSt3R model, or leave them out.")
+    with job.clock.measure("network"):
+        pointmaps, rung, changes = run(network, job)
+    with job.clock.measure("geometry"):
+        maps = [_maps(pointmaps, index, view.valid) for index, view in enumerate(job.views)]
+        placed = place_views(
+            job.views,
+            maps,
+            options,
+            known_K=job.known.K,
+            least_confidence=job.info.least_confidence,
+            progress=job.progress,
+        )
+    return Placed(
+        views=placed,
+        dtype=rung.dtype,
+        changes=changes,
+        warnings=(FIRST_CAMERA_LOST,) if placed[0].camera is None else (),
+        settings=asdict(options),
+    )
+
+
+def run(network: Fast3R, job: Job) -> tuple[Pointmaps, Rung, tuple[str, ...]]:
+    """The network alone: its pointmaps (B = 1, on the host, float32).
+
+    Also returns how it was run, and what was changed to fit into memory, in words.
+    """
+    sizes = [view.size for view in job.views]
+
+    def attempt(rung: Rung) -> Pointmaps:
+        images = [image.to(job.device) for image in to_network_tensor(job.views)]
+        with (
+            torch.inference_mode(),
+            in_precision(network, rung.dtype) as chosen,
+            network_progress(chosen, sizes, rung.economy, job.progress),
+        ):
+            return chosen(images, seed=job.seed, economy=rung.economy)
+
+    return climb_down(attempt, job.dtype)
+
+
+def _maps(pointmaps: Pointmaps, view: int, valid: np.ndarray) -> Maps:
+    assert pointmaps.local_points is not None
+    assert pointmaps.local_confidence is not None
+    arrays = (pointmaps.points, pointmaps.confidence, pointmaps.local_points, pointmaps.local_confidence)
+    return Maps(*(per_view[view][0].numpy() for per_view in arrays), valid=valid)
+
+
 def place_views(
     views: Views,
     maps: Sequence[Maps],
     options: Fast3ROptions = Fast3ROptions(),
     *,
-    known_K: np.ndarray | None = None,
+    known_K: Sequence[np.ndarray] | None = None,
     least_confidence: float = 1.5,
     progress: Progress | None = None,
 ) -> list[SceneView]:
@@ -82,14 +146,11 @@ def place_views(
 
     Args:
         views, maps: N pictures and what the network says of them.
-        known_K: (3, 3) for all or (N, 3, 3), original pixels; None estimates the focal length.
+        known_K: N intrinsic matrices (3, 3), original pixels; None estimates the focal length.
         least_confidence: a view none of whose global points is surer than this is not to be trusted. It depends on the
             model; 1.5 is the official demo's.
-
-    Raises:
-        InputError: `known_K` has another shape.
     """
-    intrinsics_of = _given(known_K, len(views)) if known_K is not None else _estimated(views, maps, options)
+    intrinsics_of = list(known_K) if known_K is not None else _estimated(views, maps, options)
     place = partial(_place, options=options, least_confidence=least_confidence)
     with ThreadPoolExecutor() as pool:
         placed = []
@@ -97,20 +158,10 @@ def place_views(
             placed.append(view)
             if progress is not None:
                 progress(done, len(views), "placing cameras")
-    return first_camera_is_world(placed)
+    return first_cameras_are_worlds(placed, [range(len(placed))])
 
 
 # ------------------------------------------------------------------ intrinsics, in original pixels
-def _given(known_K: np.ndarray, count: int) -> list[np.ndarray]:
-    known_K = np.asarray(known_K, dtype=np.float64)
-    if known_K.shape not in ((3, 3), (count, 3, 3)):
-        raise InputError(
-            f"got intrinsics of shape {known_K.shape} for {count} views; expected (3, 3) or ({count}, 3, 3)",
-            hint="Give them in pixels of the upright originals; skipped pictures have none.",
-        )
-    return list(np.broadcast_to(known_K, (count, 3, 3)))
-
-
 def _estimated(views: Views, maps: Sequence[Maps], options: Fast3ROptions) -> list[np.ndarray]:
     """Square pixels, the principal point at the centre of the original."""
     focals = _focal_a_view(views, maps, options.focal)
@@ -265,20 +316,3 @@ def judge(found: PnpResult | None, maps: Maps, is_aligned: bool, least_confidenc
     if not is_aligned:
         return "low_confidence", "the view's own map does not fit its place in the scene"
     return "used", ""
-
-
-# ------------------------------------------------------------------ the world
-def first_camera_is_world(views: list[SceneView]) -> list[SceneView]:
-    """Move everything so that the first view's camera is the identity; as it is if that camera was not found."""
-    if not views or views[0].camera is None:
-        return views
-    first_from_world = invert_rigid(views[0].camera.world_from_camera)
-    return [_moved(view, first_from_world, is_first=index == 0) for index, view in enumerate(views)]
-
-
-def _moved(view: SceneView, motion: np.ndarray, *, is_first: bool) -> SceneView:
-    points = np.where(view.valid[..., None], transform_points(motion, view.points), 0).astype(np.float32)
-    if view.camera is None:
-        return replace(view, points=points)
-    matrix = np.eye(4) if is_first else motion @ view.camera.world_from_camera  # exactly the identity, not nearly
-    return replace(view, points=points, camera=replace(view.camera, world_from_camera=matrix))

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
 import manyview
-from manyview.images import Fit, Inputs, Progress, Views, load_views, to_network_tensor
+from manyview.alignment.problem import PairMaps
+from manyview.errors import InputError
+from manyview.images import Fit, Inputs, Progress, load_views
 from manyview.images.sources import find_sources
-from manyview.methods.devices import (
-    DtypeName,
-    Rung,
-    choose_device,
-    choose_dtype,
-    climb_down,
-    in_precision,
-    network_progress,
-)
-from manyview.methods.fast3r import Fast3ROptions, Maps, place_views
+from manyview.methods import dust3r, fast3r
+from manyview.methods.devices import DtypeName, choose_device, choose_dtype
+from manyview.methods.dust3r import Dust3ROptions
+from manyview.methods.fast3r import Fast3ROptions
+from manyview.methods.placing import Clock, Job, Known, Placed
 from manyview.networks.checkpoints.find import DEFAULT_MODEL, find_network
 from manyview.networks.checkpoints.model_file import ModelInfo
+from manyview.networks.dust3r import Dust3R
+from manyview.networks.families import Network
 from manyview.networks.fast3r import Fast3R
-from manyview.networks.pointmaps import Pointmaps
-from manyview.scene import Provenance, Scene
+from manyview.scene import Provenance, Scene, SceneView
 
+Options: TypeAlias = Fast3ROptions | Dust3ROptions
 DEFAULT_SEED = 0
 
 
@@ -38,7 +36,7 @@ DEFAULT_SEED = 0
 class Model:
     """A loaded network, what it is, and where it runs."""
 
-    network: Fast3R
+    network: Network
     info: ModelInfo
     device: torch.device
     dtype: torch.dtype
@@ -51,7 +49,8 @@ class Model:
         image_size: int | None = None,
         fit: Fit = "crop",
         intrinsics: np.ndarray | None = None,
-        options: Fast3ROptions = Fast3ROptions(),  # noqa: B008 (frozen dataclass)
+        world_from_camera: Sequence[np.ndarray | None] | None = None,
+        options: Options | None = None,
         fps: float | None = None,
         max_frames: int | None = None,
         max_pixels: int | None = None,
@@ -62,7 +61,6 @@ class Model:
         """Photos or a video -> cameras, depth and points. See `manyview.reconstruct` for the arguments."""
         clock = Clock()
         size = self.info.image_size if image_size is None else image_size
-        options = replace(options, cameras=self.info.cameras) if options.cameras == "auto" else options
         with clock.measure("load_images"):
             views = load_views(
                 inputs,
@@ -77,18 +75,17 @@ class Model:
                 dedup=dedup,
                 progress=progress,
             )
-        with clock.measure("network"):
-            pointmaps, rung, changes = self.run(views, seed=seed, progress=progress)
-        with clock.measure("geometry"):
-            maps = [_maps(pointmaps, index, view.valid) for index, view in enumerate(views)]
-            placed = place_views(
-                views,
-                maps,
-                options,
-                known_K=intrinsics,
-                least_confidence=self.info.least_confidence,
-                progress=progress,
-            )
+        job = Job(
+            views=views,
+            info=self.info,
+            device=self.device,
+            dtype=self.dtype,
+            seed=seed,
+            known=Known.checked(views, intrinsics, world_from_camera),
+            clock=clock,
+            progress=progress,
+        )
+        placed = self._place(job, options)
         settings = {
             "seed": seed,
             "image_size": size,
@@ -99,12 +96,12 @@ class Model:
             "strict": strict,
             "dedup": dedup,
             "device": str(self.device),
-            "dtype": str(rung.dtype).removeprefix("torch."),
+            "dtype": str(placed.dtype).removeprefix("torch."),
             "intrinsics": "given" if intrinsics is not None else "estimated",
-            **asdict(options),
+            **placed.settings,
         }
         return Scene(
-            views=placed,
+            views=placed.views,
             provenance=Provenance(
                 model=self.info.name,
                 weights_sha256=self.info.weights_sha256,
@@ -112,31 +109,75 @@ class Model:
                 settings=settings,
                 versions=versions(),
                 seconds=clock.seconds,
-                changes=(*changes, *(f"{view.name}: {change}" for view in views for change in view.changes)),
+                changes=(*placed.changes, *(f"{view.name}: {change}" for view in views for change in view.changes)),
             ),
             skipped=[(skipped.name, skipped.reason) for skipped in views.skipped],
-            warnings=[*views.warnings, *_warnings(placed)],
+            warnings=[*views.warnings, *placed.warnings, *_masked(placed.views)],
+            world="given" if world_from_camera is not None else "first camera",
         )
 
-    def run(
-        self, views: Views, *, seed: int = DEFAULT_SEED, progress: Progress | None = None
-    ) -> tuple[Pointmaps, Rung, tuple[str, ...]]:
-        """The network alone: its pointmaps (B = 1, on the host, float32).
+    def _place(self, job: Job, options: Options | None) -> Placed:
+        """By the method of the model's family."""
+        if isinstance(self.network, Dust3R) and isinstance(options, Dust3ROptions | None):
+            return dust3r.reconstruct_views(self.network, job, options or Dust3ROptions())
+        if isinstance(self.network, Fast3R) and isinstance(options, Fast3ROptions | None):
+            return fast3r.reconstruct_views(self.network, job, options or Fast3ROptions())
+        raise InputError(
+            f"{self.info.name} is of the family {self.info.family}, and the options are {type(options).__name__}",
+            hint="Fast3ROptions belong to Fast3R models, Dust3ROptions to DUSt3R models.",
+        )
 
-        Also returns how it was run, and what was changed to fit into memory, in words.
+    def predict_pairs(self, pictures: Sequence[np.ndarray], edges: np.ndarray) -> PairMaps:
+        """What a DUSt3R model says of pairs of pictures.
+
+        Args:
+            pictures: N pictures (H, W, 3) uint8 RGB of the network's size: multiples of `patch_size`.
+            edges: (E, 2), the pairs as they are run: the first picture's camera is the frame of both pointmaps.
+
+        Raises:
+            InputError: the model is not pairwise.
         """
-        sizes = [view.size for view in views]
+        if not isinstance(self.network, Dust3R):
+            raise InputError(
+                f"{self.info.name} is of the family {self.info.family}; pairs need a DUSt3R model",
+                hint="manyview-small-pairs is packaged.",
+            )
+        return dust3r.predict_pairs(self.network, pictures, edges, device=self.device, dtype=self.dtype)
 
-        def attempt(rung: Rung) -> Pointmaps:
-            images = [image.to(self.device) for image in to_network_tensor(views)]
-            with (
-                torch.inference_mode(),
-                in_precision(self.network, rung.dtype) as network,
-                network_progress(network, sizes, rung.economy, progress),
-            ):
-                return network(images, seed=seed, economy=rung.economy)
+    @property
+    def patch_size(self) -> int:
+        """Heights and widths of the network's pictures are multiples of it."""
+        return self.network.config.patch_size
 
-        return climb_down(attempt, self.dtype)
+    @property
+    def image_size(self) -> int:
+        """Longer side of a picture in pixels, as the model wants it."""
+        return self.info.image_size
+
+    @property
+    def least_confidence(self) -> float:
+        """Points less sure than this are not to be trusted."""
+        return self.info.least_confidence
+
+
+def named_options(family: str, given: Mapping[str, str | int]) -> Options:
+    """The options of a family from names and values, as the command line has them.
+
+    Raises:
+        InputError: an option is of another family, or a value is not one of those it can have.
+    """
+    kind = {"fast3r": Fast3ROptions, "dust3r": Dust3ROptions}[family]
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in hints:
+            raise InputError(
+                f"--{name} does not concern models of the family {family}",
+                hint=f"These have {', '.join(f'--{own}' for own in hints)}.",
+            )
+        allowed = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+        if allowed and value not in allowed:
+            raise InputError(f"--{name} {value} is not known", hint=f"Choose one of {', '.join(allowed)}.")
+    return kind(**given)  # pyright: ignore[reportArgumentType]
 
 
 def load(
@@ -175,7 +216,8 @@ def reconstruct(
     image_size: int | None = None,
     fit: Fit = "crop",
     intrinsics: np.ndarray | None = None,
-    options: Fast3ROptions = Fast3ROptions(),  # noqa: B008 (frozen dataclass)
+    world_from_camera: Sequence[np.ndarray | None] | None = None,
+    options: Options | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
     max_pixels: int | None = None,
@@ -193,7 +235,9 @@ def reconstruct(
         image_size: longer side in pixels at which the network works; the model's own by default.
         fit: "crop" as the official release does (may cut edges), or "pad", which keeps the whole content.
         intrinsics: known K in pixels of the upright originals, (3, 3) for all views or (N, 3, 3).
-        options: how pointmaps become a scene.
+        world_from_camera: known cameras, one rigid (4, 4) a view or None where it is not known; the result is then in
+            their world. DUSt3R models only.
+        options: how pointmaps become a scene: `Fast3ROptions` or `Dust3ROptions`, by the model's family.
         fps, max_frames: which frames of a video are used.
         max_pixels: raise the limit for huge pictures.
         strict: an unreadable picture is an error instead of being skipped and named in `scene.skipped`.
@@ -201,7 +245,8 @@ def reconstruct(
         progress: called as (done, total, what).
 
     Returns:
-        A `Scene` in the first camera's frame (OpenCV axes), in scene units. Views whose camera was not found say so.
+        A `Scene` in the first camera's frame (OpenCV axes), in scene units; with known cameras in their frame and
+        units. Views whose camera was not found say so.
 
     Raises:
         InputError, NoValidImagesError, WeightsError, DeviceError.
@@ -219,6 +264,7 @@ def reconstruct(
         image_size=image_size,
         fit=fit,
         intrinsics=intrinsics,
+        world_from_camera=world_from_camera,
         options=options,
         fps=fps,
         max_frames=max_frames,
@@ -227,19 +273,6 @@ def reconstruct(
         dedup=dedup,
         progress=progress,
     )
-
-
-@dataclass
-class Clock:
-    """Seconds of each part of the work."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
 def _tell(progress: Progress | None, done: int, what: str) -> None:
@@ -257,16 +290,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _maps(pointmaps: Pointmaps, view: int, valid: np.ndarray) -> Maps:
-    assert pointmaps.local_points is not None
-    assert pointmaps.local_confidence is not None
-    arrays = (pointmaps.points, pointmaps.confidence, pointmaps.local_points, pointmaps.local_confidence)
-    return Maps(*(per_view[view][0].numpy() for per_view in arrays), valid=valid)
-
-
-def _warnings(views) -> Iterator[str]:
-    if views and views[0].camera is None:
-        yield "the first view's camera was not found: the world is the network's own estimate of that camera's frame"
+def _masked(views: Sequence[SceneView]) -> Iterator[str]:
     for view in views:
         if view.masked_pixels:
             yield f"{view.name}: {view.masked_pixels} pixels were not finite and are masked"

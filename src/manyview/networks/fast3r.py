@@ -12,7 +12,7 @@ Shapes: B scenes, N views, T tokens, (h, w) a view's grid of patches, (H, W) its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Literal
@@ -20,10 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from manyview.networks.economy import USUAL, Economy, finish_transfers, to_host
 from manyview.networks.layers.blocks import Block
 from manyview.networks.layers.coordinates import FEATURES, coordinate_features
 from manyview.networks.layers.dpt import DPTHead
 from manyview.networks.layers.matmul import Linear
+from manyview.networks.layers.orientation import head_in_natural_orientation, in_natural_orientation
 from manyview.networks.layers.pointmap_activations import (
     ConfidenceActivation,
     DepthActivation,
@@ -91,21 +93,6 @@ class Fast3RConfig:
         return 0, depth * 2 // 4, depth * 3 // 4, depth
 
 
-@dataclass(frozen=True, kw_only=True)
-class Economy:
-    """How the work is cut up; changes memory and speed, not the numbers (beyond rounding).
-
-    Attributes:
-        encoder_images: images encoded at once.
-        head_images: images that go through a head at once.
-        results_on: device that receives the results as they are made; None leaves them where they are.
-    """
-
-    encoder_images: int = 64
-    head_images: int = 8
-    results_on: torch.device | str | None = None
-
-
 @dataclass(frozen=True)
 class Layout:
     """Where the tokens of each view lie in the long sequence."""
@@ -165,7 +152,7 @@ class Fast3R(nn.Module):
         seed: int = 0,
         stored_upright: Tensor | None = None,
         local: bool = True,
-        economy: Economy = Economy(),
+        economy: Economy = USUAL,
     ) -> Pointmaps:
         """Predict points and confidence for every pixel of every view.
 
@@ -327,47 +314,3 @@ def within_views(block: nn.Module, tokens: Tensor, layout: Layout, positions: Ro
         folded = tokens[:, span].unflatten(1, (last - first, -1)).flatten(0, 1)
         parts.append(block(folded, own).unflatten(0, (batch, -1)).flatten(1, 2))
     return torch.cat(parts, dim=1)
-
-
-# ------------------------------------------------------------------ portrait pictures stored as landscape (training)
-def in_natural_orientation(encoder: Callable[[Tensor], Tensor], images: Tensor, upright: Tensor) -> Tensor:
-    """Encode images (B, 3, H, W) of which the not `upright` ones (B,) are portraits stored transposed.
-
-    A portrait's tokens are those of the picture as it is seen, row by row on its own (w, h) grid.
-    """
-    if bool(upright.all()):
-        return encoder(images)
-    tokens = [
-        encoder(image if flag else image.mT) for image, flag in zip(images.split(1), upright.tolist(), strict=True)
-    ]
-    return torch.cat(tokens)
-
-
-def head_in_natural_orientation(
-    head: DPTHead, maps: Sequence[Tensor], grid: tuple[int, int], upright: Tensor
-) -> Tensor:
-    """Run a head on B views of which the not `upright` ones are portraits; their results are transposed back."""
-    if bool(upright.all()):
-        return head(maps, grid)
-    results = []
-    for sample, flag in enumerate(upright.tolist()):
-        own = [tokens[sample : sample + 1] for tokens in maps]
-        results.append(head(own, grid) if flag else head(own, (grid[1], grid[0])).mT)
-    return torch.cat(results)
-
-
-# ------------------------------------------------------------------ results, as soon as they are made
-def to_host(result: Tensor, economy: Economy) -> Tensor:
-    """Send a result on its way to `economy.results_on`, without waiting for it where the device allows that."""
-    target = economy.results_on
-    if target is None or torch.device(target) == result.device:
-        return result
-    if result.is_cuda and torch.device(target).type == "cpu":
-        return torch.empty(result.shape, dtype=result.dtype, pin_memory=True).copy_(result, non_blocking=True)
-    return result.to(target)
-
-
-def finish_transfers(economy: Economy) -> None:
-    """Wait once, at the end, for the results that are still on their way to the host."""
-    if economy.results_on is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.current_stream().synchronize()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manyview.networks.families import Network
 from manyview.networks.fast3r import FUSION_BLOCK_NORM_EPS, SCALED_TEST_VIEWS, SCALED_TRAIN_VIEWS, Fast3R
 from manyview.networks.layers.dpt import DPTHead, Refine, ResidualConvolutions
 from manyview.networks.pointmaps import Pointmaps
@@ -44,7 +45,7 @@ def fast3r_reference(network: Fast3R, images: Sequence[Tensor], view_ids: Tensor
     return Pointmaps(**results)
 
 
-def encode(network: Fast3R, image: Tensor) -> Tensor:
+def encode(network: Network, image: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, h * w, encoder_dim)."""
     encoder, config = network.encoder, network.config
     patches = F.conv2d(image, encoder.patch_embedding.weight, encoder.patch_embedding.bias, stride=config.patch_size)

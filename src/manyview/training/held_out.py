@@ -12,7 +12,7 @@ import torch
 from manyview.errors import ManyviewError
 from manyview.methods.model import Model
 from manyview.networks.checkpoints.model_file import ModelInfo
-from manyview.networks.fast3r import Fast3R
+from manyview.networks.families import Network
 from manyview.training.data import FIRST_HELD_OUT_SEED
 from manyview.training.recipe import usual_sizes
 
@@ -20,7 +20,7 @@ from manyview.training.recipe import usual_sizes
 FIRST_WATCHED_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 FIGURES = ("depth_error", "point_error", "rra15", "rta15", "maa30", "rotation_error")
 
-Evaluate = Callable[[Fast3R], dict[str, Any]]
+Evaluate = Callable[[Network], dict[str, Any]]
 
 
 class Measure(Protocol):
@@ -44,7 +44,7 @@ def held_out_worlds(measure: Measure, info: ModelInfo, *, views: Sequence[int] =
         (nothing it says makes sense yet) gives "not_measured" with the reason.
     """
 
-    def evaluate(network: Fast3R) -> dict[str, Any]:
+    def evaluate(network: Network) -> dict[str, Any]:
         device = next(network.parameters()).device
         model = Model(network, info, device, torch.float32)
         size = usual_sizes(info.image_size, network.config.patch_size)[0]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from manyview.errors import ManyviewError
 from manyview.geometry.posed_views import PosedViews
 from manyview.networks.checkpoints.model_file import save_model
+from manyview.networks.families import Network
 from manyview.networks.fast3r import Fast3R
 from manyview.training.data import StepBatches, on_device, own_part, step_plan, stream
 from manyview.training.held_out import FIRST_WATCHED_SEED, Evaluate, Measure, held_out_worlds
@@ -32,7 +33,7 @@ from manyview.worlds import render_worlds
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-PICTURED_VIEWS = 4
+PICTURED_VIEWS = 4  # of networks that take so many; a pairwise one is shown with two
 logger = logging.getLogger(__name__)
 
 
@@ -79,7 +80,7 @@ def train(
     evaluate: Evaluate | None = None,
     report: Report | None = None,
     progress: Callable[[Tick], None] | None = None,
-) -> Fast3R:
+) -> Network:
     """Train a network, or go on with the run in `folder`. With torchrun, all processes call this.
 
     Args:
@@ -213,7 +214,8 @@ def look_at_model(run: Run, journal: Journal | None, evaluate: Evaluate | None) 
             journal.write({"step": run.step, **evaluate(model)}, group="held out worlds")
         if journal.wants_pictures:
             size = usual_sizes(run.recipe.image_size, run.recipe.network.patch_size)[0]
-            world = on_device(render_worlds([FIRST_WATCHED_SEED], PICTURED_VIEWS, size), run.fabric.device)
+            views = PICTURED_VIEWS if isinstance(run.network, Fast3R) else 2
+            world = on_device(render_worlds([FIRST_WATCHED_SEED], views, size), run.fabric.device)
             local = run.recipe.objective == "fast3r"
             journal.picture("views, depth, true depth, confidence", contact_sheet(model, world, local=local), run.step)
     run.fabric.barrier()
@@ -253,6 +255,8 @@ def view_rows(run: Run, batch: PosedViews) -> tuple[int, Tensor]:
     own, views = batch.images.shape[:2]
     processes, rank = run.fabric.world_size, run.fabric.global_rank
     scenes = own if processes == 1 else run.recipe.stage(run.step).scenes(views)
+    if not isinstance(run.network, Fast3R):
+        return scenes, torch.zeros(own, views, dtype=torch.int64)  # a pairwise network has no such table
     rows = run.network.choose_ids(scenes, views, seed=run.step)
     return scenes, rows[own_part(scenes, rank, processes)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from manyview.networks.checkpoints.model_file import ModelInfo
+from manyview.networks.families import family_of
 from manyview.training.recipe import Recipe
 from manyview.training.recipes import set_options
 
@@ -19,13 +20,14 @@ def info_of(recipe: Recipe) -> ModelInfo:
     initial = initial_info(recipe)
     sizes = [size for stage in recipe.stages for size in recipe.sizes(stage)]
     square = any(height == width for height, width in sizes)
+    sizes_given = all(stage.sizes for stage in recipe.stages)
     return ModelInfo(
         name=f"manyview-{recipe.name}",
-        family="fast3r",
+        family=family_of(recipe.network),
         licence=licence(recipe, initial),
         source=source(recipe),
         image_size=recipe.image_size,
-        square_ok=square if initial is None else initial.square_ok,
+        square_ok=square if initial is None or sizes_given else initial.square_ok,
         least_confidence=recipe.least_confidence,
         cameras=recipe.cameras,
         description=recipe.description,

@@ -5,25 +5,23 @@ One module, because what averages gradients over processes has to see all parame
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from manyview.geometry.posed_views import PosedViews
-from manyview.networks.fast3r import Economy, Fast3R
+from manyview.networks.families import Network, NetworkConfig
 from manyview.networks.pointmaps import Pointmaps
 from manyview.training.batch_share import Share, whole
 from manyview.training.cameras import CameraLoss, true_cameras
 from manyview.training.data import targets
 from manyview.training.dust3r_losses import dust3r_loss
+from manyview.training.forward import in_the_order_predicted, joint_depth, joint_dim, predict
 from manyview.training.losses import fast3r_loss
 from manyview.training.matching import MatchingLoss, PlaceLoss, token_matches
 from manyview.training.recipe import Recipe
 
-# Which of the four hooked depths each helper loss looks at: one half, three quarters and the end of the fusion.
-HELPER_LEVELS = {"matching": 1, "place": 2, "camera": 3}
+# At which share of the joint blocks' depth each helper loss looks at the tokens.
+HELPER_DEPTHS = {"matching": 1 / 2, "place": 3 / 4, "camera": 1.0}
 
 
 class Objective(nn.Module):
@@ -35,7 +33,7 @@ class Objective(nn.Module):
         share: of a batch that is split over processes.
     """
 
-    def __init__(self, network: Fast3R, recipe: Recipe, share: Share = whole) -> None:
+    def __init__(self, network: Network, recipe: Recipe, share: Share = whole) -> None:
         super().__init__()
         self.network = network
         self.helpers = helper_losses(recipe)
@@ -57,21 +55,13 @@ class Objective(nn.Module):
             images=images, depth=depth, points=points, valid=valid, K=K, world_from_camera=world_from_camera
         )
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            predicted, hooked = self.predict(images, view_ids)
+            local = self.recipe.objective == "fast3r"
+            predicted, depths = predict(self.network, images, view_ids, local=local)
+        batch = in_the_order_predicted(self.network, batch)
         figures = self.main_loss(predicted, batch)
-        helpers = self.helper_values(hooked, batch)
+        helpers = self.helper_values(depths, batch)
         weighted = [getattr(self.recipe, f"{name}_weight") * value for name, value in helpers.items()]
         return {"total": sum(weighted, figures["loss"]), **figures, **helpers}
-
-    def predict(self, images: Tensor, view_ids: Tensor) -> tuple[Pointmaps, list[Tensor]]:
-        """Images (B, N, 3, H, W) in [0, 1] -> pointmaps, and the tokens (B, N, T, dim) of the four hooked depths."""
-        scenes, views = images.shape[:2]
-        economy = Economy(encoder_images=scenes * views, head_images=scenes * views)
-        with hooked_tokens(self.network) as hooked:
-            predicted = self.network(
-                images * 2 - 1, view_ids=view_ids, local=self.recipe.objective == "fast3r", economy=economy
-            )
-        return predicted, [tokens.unflatten(1, (views, -1)) for tokens in hooked]
 
     def main_loss(self, predicted: Pointmaps, batch: PosedViews) -> dict[str, Tensor]:
         """ "loss" and the mean errors of points."""
@@ -84,7 +74,7 @@ class Objective(nn.Module):
         )
         return {"loss": loss.total, **global_errors(loss.global_error), "local_error": loss.local_error.mean()}
 
-    def helper_values(self, hooked: list[Tensor], batch: PosedViews) -> dict[str, Tensor]:
+    def helper_values(self, depths: list[Tensor], batch: PosedViews) -> dict[str, Tensor]:
         """The helper losses that have a weight."""
         truths = {}
         if "matching" in self.helpers or "place" in self.helpers:
@@ -92,13 +82,14 @@ class Objective(nn.Module):
         if "camera" in self.helpers:
             truths["camera"] = true_cameras(batch)
         return {
-            name: helper(hooked[HELPER_LEVELS[name]], truths[name], self.share) for name, helper in self.helpers.items()
+            name: helper(depths[helper_depth(self.network.config, name) - 1], truths[name], self.share)
+            for name, helper in self.helpers.items()
         }
 
 
 def helper_losses(recipe: Recipe) -> nn.ModuleDict:
     """Losses with weights of their own, by name; those whose weight in the recipe is above 0."""
-    dim = recipe.network.fusion_dim
+    dim = joint_dim(recipe.network)
     known = {
         "matching": lambda: MatchingLoss(dim, recipe.matching_width),
         "place": lambda: PlaceLoss(dim),
@@ -107,25 +98,12 @@ def helper_losses(recipe: Recipe) -> nn.ModuleDict:
     return nn.ModuleDict({name: make() for name, make in known.items() if getattr(recipe, f"{name}_weight") > 0})
 
 
+def helper_depth(config: NetworkConfig, helper: str) -> int:
+    """After which of the joint blocks a helper loss looks at the tokens, from 1 on."""
+    return max(1, int(joint_depth(config) * HELPER_DEPTHS[helper]))
+
+
 def global_errors(error: Tensor) -> dict[str, Tensor]:
     """Errors (N,) a view -> the mean, and the mean without the first view, which needs no other to be right."""
     others = error[1:] if len(error) > 1 else error
     return {"global_error": error.mean(), "other_views_global_error": others.mean()}
-
-
-@contextmanager
-def hooked_tokens(network: Fast3R) -> Iterator[list[Tensor]]:
-    """While open, keeps the tokens (B, T, dim) of the depths that the heads look at, as the network goes along."""
-    kept: list[Tensor] = []
-
-    def watch(fusion: nn.Module, arguments: object, depths: Iterator[Tensor]) -> Iterator[Tensor]:
-        for depth, tokens in enumerate(depths):
-            if depth in network.config.hooks:
-                kept.append(tokens)
-            yield tokens
-
-    handle = network.fusion.register_forward_hook(watch)
-    try:
-        yield kept
-    finally:
-        handle.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import torch
@@ -41,7 +42,7 @@ def make_optimiser(
 
 def is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter is a matrix inside a transformer block."""
-    return parameter.ndim == 2 and ".blocks." in f".{name}"
+    return parameter.ndim == 2 and re.search(r"blocks\.\d+\.", name) is not None
 
 
 class MuonWithAdamW:

@@ -64,11 +64,14 @@ def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def changes(then: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys, each with its new value, that make one dataclass of another of its type."""
+    """The keys, each with its new value, that make one dataclass of another of its type.
+
+    A member that is of another type in the two (a network of another family) is one change.
+    """
     if _is_sequence(then) and _is_sequence(now):
         nested = len(then) == len(now) and all(is_dataclass(part) for part in now)
         pairs = {str(index): pair for index, pair in enumerate(zip(then, now, strict=False))} if nested else {}
-    elif is_dataclass(then) and not isinstance(then, type):
+    elif is_dataclass(then) and type(then) is type(now):
         pairs = {field.name: (getattr(then, field.name), getattr(now, field.name)) for field in fields(then)}
     else:
         pairs = {}
@@ -98,7 +101,7 @@ def to_json(value: Any) -> Any:
 def _replaced(value: Any, kind: Any, path: Sequence[str], text: str) -> Any:
     """`value`, of type `kind`, with the text put in at the end of the path."""
     if not path:
-        return from_text(text, kind)
+        return from_text(text, _nearest_first(kind, type(value)))
     name, rest = path[0], path[1:]
     if is_dataclass(value) and not isinstance(value, type):
         kinds = typing.get_type_hints(type(value))
@@ -151,6 +154,8 @@ def from_plain(plain: Any, kind: Any) -> Any:
         return _dataclass_from(plain, kind)
     if _is_optional(kind):
         return None if plain is None else from_plain(plain, _inner(kind))
+    if _is_choice(kind):
+        return _first_that_fits(plain, get_args(kind))
     if get_origin(kind) is Literal:
         if plain not in get_args(kind):
             raise Misfit(f"expected one of {', '.join(map(str, get_args(kind)))}, got {plain!r}")
@@ -158,6 +163,24 @@ def from_plain(plain: Any, kind: Any) -> Any:
     if get_origin(kind) in (tuple, list, AbstractSequence):
         return _sequence_from(plain, kind)
     raise Misfit(f"expected {_named(kind)}, got {plain!r}")
+
+
+def _first_that_fits(plain: Any, kinds: Sequence[Any]) -> Any:
+    """What JSON gives, as a value of the first of several types that takes it."""
+    expected = []
+    for kind in kinds:
+        try:
+            return from_plain(plain, kind)
+        except Misfit as misfit:
+            expected.append(str(misfit).removesuffix(f", got {plain!r}"))
+    raise Misfit(f"{', or '.join(expected)}, got {plain!r}")
+
+
+def _nearest_first(kind: Any, present: type) -> Any:
+    """Of several types, that of the present value first: text that fits two of them means the same type again."""
+    if not _is_choice(kind) or present not in get_args(kind):
+        return kind
+    return Union[(present, *get_args(kind))]  # which keeps the first of equal ones
 
 
 def _scalar_from(plain: Any, kind: Any) -> Any:
@@ -209,6 +232,11 @@ def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
 
 def _is_optional(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
+
+
+def _is_choice(kind: Any) -> bool:
+    """Whether it is one of several types, as the networks of all families."""
+    return get_origin(kind) in (Union, types.UnionType) and not _is_optional(kind)
 
 
 def _inner(kind: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manyview.geometry.posed_views import PosedViews
 from manyview.images.colourmaps import coloured
+from manyview.networks.families import Network
 from manyview.networks.fast3r import Fast3R
 from manyview.networks.pointmaps import Pointmaps
 from manyview.training.data import targets
@@ -19,14 +20,15 @@ GAP = 2  # pixels between pictures
 SURE_AT = 10.0  # confidence that gets the brightest colour
 
 
-def contact_sheet(network: Fast3R, batch: PosedViews, *, local: bool = True) -> np.ndarray:
+def contact_sheet(network: Network, batch: PosedViews, *, local: bool = True) -> np.ndarray:
     """The first scene of a batch, (height, width, 3) uint8: a column a view.
 
     Rows: the picture, the predicted depth in the truth's scale, the true depth, the confidence. Without `local`, for
     networks whose local points are not trained, depth is that in front of the first camera.
     """
     with torch.no_grad():
-        predicted = network(batch.images[:1] * 2 - 1, local=local)
+        pictures = batch.images[:1] * 2 - 1
+        predicted = network(pictures, local=local) if isinstance(network, Fast3R) else network(pictures)
     depth, truth, confidence = _of_first_scene(predicted, batch, local)
     valid = batch.valid[0].cpu().numpy()
     aligned = depth * _ratio_of_medians(truth, depth, valid)

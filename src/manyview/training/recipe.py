@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from manyview.errors import InputError
+from manyview.networks.dust3r import Dust3RConfig
+from manyview.networks.families import NetworkConfig
 from manyview.networks.fast3r import Fast3RConfig
 from manyview.training.dust3r_losses import Dust3rOptions
 from manyview.training.optimisers import OptimiserName
@@ -88,8 +90,10 @@ class Recipe:
     """A training run. The same recipe and seed see the same scenes in the same order.
 
     Attributes:
-        network: sizes and options of the network.
-        initial: a model to start from, as `manyview.load` takes it; `network` is then that model's. Empty: random.
+        network: sizes and options of the network. A pairwise one (`Dust3RConfig`) is trained on stages of two views,
+            each pair in both orders.
+        initial: a model to start from, as `manyview.load` takes it; `network` is then that model's, unless a pairwise
+            network starts from a Fast3R of equal sizes (`initial.take_over_fast3r`). Empty: random.
         data: folder that the sources' folders are in.
         stages: what the batches are made of, one stage after another.
         steps: optimiser steps in all.
@@ -122,7 +126,7 @@ class Recipe:
     name: str
     description: str
     image_size: int
-    network: Fast3RConfig
+    network: NetworkConfig
     stages: Sequence[Stage]
     steps: int
     initial: str = ""
@@ -158,6 +162,8 @@ class Recipe:
         _check_run(self)
         _check_optimiser(self)
         check_network(self.network)
+        if isinstance(self.network, Dust3RConfig):
+            check_pairs(self)
         patch = self.network.patch_size
         for size in (size for stage in self.stages for size in self.sizes(stage)):
             expect(
@@ -191,13 +197,25 @@ def usual_sizes(image_size: int, patch: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def check_network(config: Fast3RConfig) -> None:
+def check_pairs(recipe: Recipe) -> None:
+    """Raises InputError for a recipe that cannot train a pairwise network."""
+    expect(recipe.objective == "dust3r", f"a pairwise network is trained with objective=dust3r, not {recipe.objective}")
+    for stage in recipe.stages:
+        expect(set(stage.views) == {2}, f"a pairwise network is trained on views=[2], got {list(stage.views)}")
+
+
+def check_network(config: NetworkConfig) -> None:
     """Raises InputError for sizes that make no network."""
     expect(config.patch_size >= 1, f"network.patch_size is at least 1, got {config.patch_size}")
-    depth = config.fusion_depth
-    expect(depth >= 4 and depth % 4 == 0, f"network.fusion_depth is a multiple of 4, got {depth}")
+    joint = "decoder" if isinstance(config, Dust3RConfig) else "fusion"
+    depth = getattr(config, f"{joint}_depth")
+    if isinstance(config, Fast3RConfig):
+        expect(depth >= 4 and depth % 4 == 0, f"network.fusion_depth is a multiple of 4, got {depth}")
+    else:
+        least = 4 if config.head == "dpt" else 1
+        expect(depth >= least, f"network.decoder_depth is at least {least}, got {depth}")
     expect(config.encoder_depth >= 1, f"network.encoder_depth is at least 1, got {config.encoder_depth}")
-    for part in ("encoder", "fusion"):
+    for part in ("encoder", joint):
         dim, heads = getattr(config, f"{part}_dim"), getattr(config, f"{part}_heads")
         expect(
             heads >= 1 and dim >= 4 and dim % (4 * heads) == 0,

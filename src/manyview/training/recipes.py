@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from manyview.errors import InputError
+from manyview.networks.dust3r import Dust3RConfig
 from manyview.networks.fast3r import Fast3RConfig
+from manyview.training.initial import differ_in_heads_alone
 from manyview.training.overrides import as_text, changes, override
 from manyview.training.recipe import Recipe, Source, SourceKind, Stage
 from manyview.worlds import WorldSettings
@@ -30,6 +33,22 @@ SMALL_NETWORK = Fast3RConfig(
     fusion_coordinates=True,
     fusion_qk_norm=True,
 )
+# The same, as a pairwise network: it starts from the packaged model.
+SMALL_PAIR_NETWORK = Dust3RConfig(
+    patch_size=SMALL_NETWORK.patch_size,
+    encoder_dim=SMALL_NETWORK.encoder_dim,
+    encoder_heads=SMALL_NETWORK.encoder_heads,
+    encoder_depth=SMALL_NETWORK.encoder_depth,
+    decoder_dim=SMALL_NETWORK.fusion_dim,
+    decoder_heads=SMALL_NETWORK.fusion_heads,
+    decoder_depth=SMALL_NETWORK.fusion_depth,
+    head_widths=SMALL_NETWORK.head_widths,
+    head_features=SMALL_NETWORK.head_features,
+    head_last_features=SMALL_NETWORK.head_last_features,
+    decoder_coordinates=True,
+    decoder_sides=True,
+    decoder_qk_norm=True,
+)
 LOW_SIZES = ((64, 80), (80, 64), (72, 72), (56, 96), (64, 96))
 MIDDLE_SIZES = ((96, 128), (128, 96), (112, 112), (88, 136), (96, 144))
 
@@ -38,6 +57,7 @@ PUBLISHED_SIZES = ((384, 512), (336, 512), (288, 512), (256, 512), (160, 512))
 PUBLISHED_SETS: tuple[SourceKind, ...] = ("co3d", "scannetpp", "arkitscenes", "habitat", "blendedmvs", "megadepth")
 PUBLISHED_STEPS = 174_000
 PUBLISHED_BATCH, PUBLISHED_VIEWS = 128, 20
+DUST3R_SETS = 8  # of the published mixture; an epoch has equally many pairs of each
 
 
 def photographed(spread: float, share: float = 1.0) -> Source:
@@ -70,6 +90,26 @@ def small() -> Recipe:
         ),
         decay_steps=15_000,
         cameras="similarity",
+    )
+
+
+def small_pairs() -> Recipe:
+    """The packaged pairwise model, `manyview-small-pairs`: from `manyview-small`, on pairs alone."""
+    return Recipe(
+        name="small-pairs",
+        description="small and pairwise (DUSt3R), for a CPU; trained on procedural worlds alone, free to use",
+        image_size=128,
+        network=SMALL_PAIR_NETWORK,
+        initial="manyview-small",
+        objective="dust3r",
+        steps=6000,
+        optimiser="muon",
+        learning_rate=5e-4,
+        stages=(Stage(until=6000, sizes=MIDDLE_SIZES, views=(2,), images=24, sources=near_and_far()),),
+        decay_steps=5000,
+        matching_weight=0.0,
+        place_weight=0.3,
+        camera_weight=0.0,
     )
 
 
@@ -109,6 +149,70 @@ def fast3r() -> Recipe:
     )
 
 
+def dust3r_224() -> Recipe:
+    """The first published stage of DUSt3R (arXiv 2312.14132 and its public commands): linear heads, squares.
+
+    It starts from CroCo v2: a model file of ours with those weights in the encoder and in both decoders is given as
+    `initial`; without one all weights are random. Of the eight sets of the mixture StaticThings3D and Waymo are not
+    read here; the shares of the others are equal, and the number of steps is that of all eight. Otherwise than
+    published: a batch comes from one set, matrix products are float32 instead of TF32, and the last weights are the
+    result instead of the best on validation pairs. It took eight A100 GPUs about 102 hours.
+    """
+    return _published_pairs("dust3r-224", 224, head="linear", epochs=100, warmup_epochs=10, pairs=100_000, batch=128)
+
+
+def dust3r_512() -> Recipe:
+    """The second published stage of DUSt3R: linear heads, pictures of 512 pixels in five shapes, one a batch.
+
+    `initial` is the model of `dust3r-224`. What differs from the published run is said there; besides, portrait
+    pictures are cropped to the landscape shape of their batch instead of being transposed. About 88 hours.
+    """
+    return _published_pairs("dust3r-512", 512, head="linear", epochs=100, warmup_epochs=20, pairs=10_000, batch=64)
+
+
+def dust3r_512_dpt() -> Recipe:
+    """The third published stage of DUSt3R: new DPT heads on the encoder and decoders of `dust3r-512` (`initial`).
+
+    What differs from the published run is said at the first two stages. About 65 hours.
+    """
+    return _published_pairs("dust3r-512-dpt", 512, head="dpt", epochs=90, warmup_epochs=15, pairs=10_000, batch=64)
+
+
+def _published_pairs(
+    name: str, size: int, *, head: Literal["linear", "dpt"], epochs: int, warmup_epochs: int, pairs: int, batch: int
+) -> Recipe:
+    """A published stage: `pairs` of each set an epoch, `batch` pairs a step (each in both orders)."""
+    steps_of_epoch = DUST3R_SETS * pairs // batch
+    steps = epochs * steps_of_epoch
+    stage = Stage(
+        until=steps,
+        sizes=((size, size),) if size == 224 else PUBLISHED_SIZES,
+        views=(2,),
+        images=2 * batch,
+        sources=tuple(Source(kind=kind, folder=kind) for kind in PUBLISHED_SETS),
+    )
+    return Recipe(
+        name=name,
+        description=f"DUSt3R ({head} heads, {size} pixels) after the published recipe",
+        image_size=size,
+        network=Dust3RConfig(head=head),
+        objective="dust3r",
+        stages=(stage,),
+        steps=steps,
+        schedule="cosine",
+        warmup_steps=warmup_epochs * steps_of_epoch,
+        learning_rate=1e-4,
+        smallest_rate=1e-6,
+        weight_decay=0.05,
+        betas=(0.9, 0.95),
+        clip=0.0,
+        matching_weight=0.0,
+        place_weight=0.0,
+        camera_weight=0.0,
+        bf16=False,
+    )
+
+
 def finetune() -> Recipe:
     """Any model a little further, on made-up worlds or on one's own data: a low rate, and the mean of the weights.
 
@@ -133,7 +237,15 @@ def finetune() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"small": small, "fast3r": fast3r, "finetune": finetune}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "small": small,
+    "small-pairs": small_pairs,
+    "fast3r": fast3r,
+    "dust3r-224": dust3r_224,
+    "dust3r-512": dust3r_512,
+    "dust3r-512-dpt": dust3r_512_dpt,
+    "finetune": finetune,
+}
 
 
 def named_recipe(name: str, steps: int | None = None, settings: Sequence[str] = ()) -> Recipe:
@@ -159,10 +271,19 @@ def named_recipe(name: str, steps: int | None = None, settings: Sequence[str] = 
 
 
 def continued_from(recipe: Recipe) -> Recipe:
-    """The recipe for the network, the pictures and the use of its `initial` model."""
+    """The recipe for the network, the pictures and the use of its `initial` model.
+
+    A pairwise recipe keeps its own where that model is a Fast3R, or has the same encoder and decoders.
+    """
     from manyview.networks.checkpoints.find import find_network
 
     network, info = find_network(recipe.initial)
+    if isinstance(recipe.network, Dust3RConfig) and (
+        isinstance(network.config, Fast3RConfig) or differ_in_heads_alone(recipe.network, network.config)
+    ):
+        return recipe  # its weights are taken over (`initial.load_initial`)
+    if isinstance(network.config, Dust3RConfig):
+        recipe = for_pairs(recipe)
     return replace(
         recipe,
         network=network.config,
@@ -170,6 +291,11 @@ def continued_from(recipe: Recipe) -> Recipe:
         cameras=info.cameras,
         least_confidence=info.least_confidence,
     )
+
+
+def for_pairs(recipe: Recipe) -> Recipe:
+    """The recipe with the objective and the numbers of views that a pairwise network is trained with."""
+    return replace(recipe, objective="dust3r", stages=tuple(replace(stage, views=(2,)) for stage in recipe.stages))
 
 
 def missing_data(recipe: Recipe) -> None:
@@ -192,4 +318,6 @@ def set_options(recipe: Recipe) -> list[str]:
     """The `--set` arguments that make this recipe of the named one; empty for a recipe without a name."""
     if recipe.name not in RECIPES:
         return []
-    return [f"{key}={as_text(value)}" for key, value in changes(RECIPES[recipe.name](), recipe)]
+    # A network of another family fits only when objective and views do.
+    found = sorted(changes(RECIPES[recipe.name](), recipe), key=lambda change: change[0] == "network")
+    return [f"{key}={as_text(value)}" for key, value in found]

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from manyview.errors import WeightsError
-from manyview.networks.checkpoints.fast3r import empty_fast3r, fill
-from manyview.networks.fast3r import Fast3R
+from manyview.networks.families import Network, empty_network, fill, new_network
 from manyview.training.blocks import freeze_unused, prepare_blocks
 from manyview.training.ema import MovingAverage
+from manyview.training.initial import load_initial
 from manyview.training.objective import Objective
 from manyview.training.optimisers import MuonWithAdamW, make_optimiser
 from manyview.training.overrides import to_json
@@ -63,7 +63,7 @@ class Run:
     scenes: int = 0
 
     @property
-    def network(self) -> Fast3R:
+    def network(self) -> Network:
         """The network as it is trained; `model` is what comes out."""
         return self.objective.network
 
@@ -71,7 +71,7 @@ class Run:
     def helpers(self) -> nn.ModuleDict:
         return self.objective.helpers
 
-    def model(self) -> Fast3R:
+    def model(self) -> Network:
         """A copy of the network, whole and ready for inference; with averaged weights if there are any.
 
         All processes have to call it.
@@ -80,7 +80,7 @@ class Run:
         if self.average is not None:
             tensors.update(self.average.weights)
         copies = {name: tensor.detach().clone() for name, tensor in gathered(tensors).items()}
-        return fill(empty_fast3r(self.recipe.network), copies).to(self.fabric.device).eval()
+        return fill(empty_network(self.recipe.network), copies).to(self.fabric.device).eval()
 
     def state(self) -> dict[str, Any]:
         """Everything that matters, whole. All processes have to call it.
@@ -172,7 +172,7 @@ def start(recipe: Recipe, device: str = "cpu") -> Run:
     fabric = launch(recipe.strategy, device)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        network = Fast3R(recipe.network)
+        network = new_network(recipe.network)
         objective = Objective(network, recipe, share_of(fabric))
     if recipe.initial:
         load_initial(network, recipe)
@@ -181,23 +181,6 @@ def start(recipe: Recipe, device: str = "cpu") -> Run:
     module = fabric.setup_module(objective)
     average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
     return Run(recipe, fabric, objective, module, optimiser_of(objective, recipe), average)
-
-
-def load_initial(network: Fast3R, recipe: Recipe) -> None:
-    """Take the weights of the recipe's `initial` model."""
-    from manyview.networks.checkpoints.find import find_network
-
-    weights = find_network(recipe.initial)[0].state_dict()
-    theirs, ours = (
-        {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (weights, network.state_dict())
-    )
-    misfits = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-    if misfits:
-        raise WeightsError(
-            f"{recipe.initial} is not of the recipe's network: {len(misfits)} tensors differ, {misfits[0]} first",
-            hint="Leave out --set network...: the network is that of the initial model.",
-        )
-    network.load_state_dict(weights)
 
 
 def optimiser_of(objective: Objective, recipe: Recipe) -> torch.optim.AdamW | MuonWithAdamW:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from manyview.errors import WeightsError
-from manyview.networks.checkpoints.fast3r import fast3r_from_official
-from manyview.networks.checkpoints.find import OFFICIAL_MODELS, read_config
+from manyview.networks.checkpoints.find import network_from_official, official_info, read_config
 from manyview.networks.checkpoints.model_file import ModelInfo, read_tensors, save_model
-from manyview.networks.checkpoints.restricted import load_pickled
+from manyview.networks.checkpoints.restricted import constructor_in, read_pickled, weights_in
 
 # What the hub's config.json of the released Fast3R says; Lightning checkpoints do not carry it.
 RELEASED_FAST3R_CONFIG: Mapping[str, Any] = {
@@ -47,7 +48,8 @@ def convert(checkpoint: Path, output: Path, *, config: Path | None = None, overw
     """Write `output` (.safetensors) from a `.pth`, `.ckpt` or official `.safetensors` file.
 
     Args:
-        config: the release's config.json; the released Fast3R's if None.
+        config: the release's config.json. If None: what the checkpoint says itself (DUSt3R's do), else that of the
+            released Fast3R.
 
     Raises:
         WeightsError: the checkpoint is unreadable, unsafe or does not fit, or `output` exists.
@@ -56,10 +58,18 @@ def convert(checkpoint: Path, output: Path, *, config: Path | None = None, overw
         raise WeightsError(f"the output {output} should end with .safetensors")
     if output.exists() and not overwrite:
         raise WeightsError(f"{output} exists", hint="Add --overwrite to replace it.")
-    official = RELEASED_FAST3R_CONFIG if config is None else read_config(config)
-    weights = read_tensors(checkpoint) if checkpoint.suffix == ".safetensors" else load_pickled(checkpoint)
-    network = fast3r_from_official(official, weights)
-    released = OFFICIAL_MODELS["jedyang97/Fast3R_ViT_Large_512"]
-    info = replace(released, name=output.stem, source=f"converted from {checkpoint.name}", description="")
+    found, weights = _open(checkpoint)
+    official = read_config(config) if config is not None else found or RELEASED_FAST3R_CONFIG
+    network = network_from_official(official, weights, str(config or checkpoint))
+    info = official_info(network, official, output.stem)
+    info = replace(info, source=f"converted from {checkpoint.name}")
     save_model(network, output, info)
     return info
+
+
+def _open(checkpoint: Path) -> tuple[str | None, dict[str, Tensor]]:
+    """The constructor text, where a checkpoint carries one, and the weights."""
+    if checkpoint.suffix == ".safetensors":
+        return None, read_tensors(checkpoint)
+    content = read_pickled(checkpoint)
+    return constructor_in(content), weights_in(content, checkpoint)

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from manyview.errors import WeightsError
+from manyview.networks.checkpoints.dust3r import dust3r_from_official, parse_constructor
 from manyview.networks.checkpoints.fast3r import fast3r_from_official
 from manyview.networks.checkpoints.model_file import ModelInfo, load_model_file, read_header, read_tensors, sha256
 from manyview.networks.checkpoints.restricted import PICKLED_SUFFIXES
-from manyview.networks.fast3r import Fast3R, Fast3RConfig
+from manyview.networks.dust3r import Dust3R, Dust3RConfig
+from manyview.networks.families import Network
+from manyview.networks.fast3r import Fast3RConfig
 
 DEFAULT_MODEL = "manyview-small"
 OFFICIAL_WEIGHTS, OFFICIAL_CONFIG = "model.safetensors", "config.json"
 FAST3R_LICENCE = "FAIR Noncommercial Research License (no commercial use)"
-# Official releases by hub id: what can be fetched.
-OFFICIAL_MODELS = {
-    "jedyang97/Fast3R_ViT_Large_512": ModelInfo(
+DUST3R_LICENCE = "CC BY-NC-SA 4.0 (no commercial use), and the terms of its training data"
+
+
+def _dust3r(name: str, size: int, words: str) -> ModelInfo:
+    return ModelInfo(
+        name=f"naver/DUSt3R_ViTLarge_BaseDecoder_{name}",
+        family="dust3r",
+        licence=DUST3R_LICENCE,
+        source=f"https://huggingface.co/naver/DUSt3R_ViTLarge_BaseDecoder_{name}",
+        image_size=size,
+        square_ok=False,
+        description=f"the official DUSt3R, pairs: {words}",
+    )
+
+
+_OFFICIAL = (
+    ModelInfo(
         name="jedyang97/Fast3R_ViT_Large_512",
         family="fast3r",
         licence=FAST3R_LICENCE,
@@ -27,13 +47,18 @@ OFFICIAL_MODELS = {
         image_size=512,
         square_ok=False,
         description="the official Fast3R: 648 M parameters, pictures of 512 pixels, 2.6 GB",
-    )
-}
+    ),
+    _dust3r("512_dpt", 512, "571 M parameters, pictures of 512 pixels, 2.3 GB"),
+    _dust3r("512_linear", 512, "532 M parameters, pictures of 512 pixels, 2.1 GB"),
+    _dust3r("224_linear", 224, "532 M parameters, squares of 224 pixels, 2.1 GB"),
+)
+# Official releases by hub id: what can be fetched.
+OFFICIAL_MODELS = {info.name: info for info in _OFFICIAL}
 
 
 def find_network(
     name: str | Path, *, revision: str | None = None, endpoint: str | None = None
-) -> tuple[Fast3R, ModelInfo]:
+) -> tuple[Network, ModelInfo]:
     """Load a network in float32 on the CPU.
 
     Args:
@@ -96,7 +121,7 @@ def download(repository: str, *, revision: str | None = None, endpoint: str | No
     return Path(files[0]).parent
 
 
-def _load_file(path: Path) -> tuple[Fast3R, ModelInfo]:
+def _load_file(path: Path) -> tuple[Network, ModelInfo]:
     if path.suffix in PICKLED_SUFFIXES:
         raise WeightsError(
             f"{path} is a pickled checkpoint, which can run code when it is opened",
@@ -113,28 +138,59 @@ def _load_file(path: Path) -> tuple[Fast3R, ModelInfo]:
     )
 
 
-def _load_official_folder(folder: Path, name: str) -> tuple[Fast3R, ModelInfo]:
+def _load_official_folder(folder: Path, name: str) -> tuple[Network, ModelInfo]:
     missing = [file for file in (OFFICIAL_CONFIG, OFFICIAL_WEIGHTS) if not (folder / file).is_file()]
     if missing:
         raise WeightsError(f"{folder} has no {' and no '.join(missing)}", hint="Expected the files of a release.")
     return _load_official(folder / OFFICIAL_WEIGHTS, folder / OFFICIAL_CONFIG, name)
 
 
-def _load_official(weights: Path, config: Path, name: str) -> tuple[Fast3R, ModelInfo]:
+def _load_official(weights: Path, config: Path, name: str) -> tuple[Network, ModelInfo]:
     official = read_config(config)
-    network = fast3r_from_official(official, read_tensors(weights))
+    network = network_from_official(official, read_tensors(weights), str(config))
     digest = sha256(weights)
     if name in OFFICIAL_MODELS:
         return network, replace(OFFICIAL_MODELS[name], weights_sha256=digest)
-    released = network.config == Fast3RConfig()
-    return network, ModelInfo(
+    return network, replace(official_info(network, official, name), source=str(weights), weights_sha256=digest)
+
+
+def network_from_official(config: Mapping[str, Any] | str, weights: Mapping[str, Tensor], where: str) -> Network:
+    """The network of an official configuration, of whichever family it is.
+
+    Args:
+        config: the dict of a config.json, or the text of a constructor call.
+        weights: {official name: tensor}.
+        where: the configuration comes from, for the message.
+
+    Raises:
+        WeightsError: the configuration is of no family that is known here, or the weights do not fit.
+    """
+    if isinstance(config, str) or "enc_embed_dim" in config:
+        return dust3r_from_official(config, weights)
+    if "encoder_args" in config:
+        return fast3r_from_official(config, weights)
+    raise WeightsError(
+        f"{where} is the configuration of neither a Fast3R nor a DUSt3R release; it has {', '.join(config)}",
+        hint="Expected encoder_args, decoder_args and head_args, or enc_embed_dim, dec_embed_dim, head_type, ...",
+    )
+
+
+def official_info(network: Network, config: Mapping[str, Any] | str, name: str) -> ModelInfo:
+    """What is known of weights in official form that carry no name: those of the released sizes may be the released."""
+    keywords = parse_constructor(config) if isinstance(config, str) else config
+    if isinstance(network, Dust3R):
+        family, licence, size = "dust3r", DUST3R_LICENCE, keywords.get("img_size", 512)
+        released = network.config in (Dust3RConfig(), Dust3RConfig(head="linear"))
+    else:
+        family, licence, size = "fast3r", FAST3R_LICENCE, keywords["encoder_args"].get("img_size", 512)
+        released = network.config == Fast3RConfig()
+    return ModelInfo(
         name=name,
-        family="fast3r",
-        licence=f"{FAST3R_LICENCE}, if these are the released weights" if released else "not stated",
-        source=str(weights),
-        image_size=int(official["encoder_args"].get("img_size", 512)),
+        family=family,
+        licence=f"{licence}, if these are the released weights" if released else "not stated",
+        source=name,
+        image_size=int(max(size) if isinstance(size, Sequence) else size),
         square_ok=False,
-        weights_sha256=digest,
     )
 
 

@@ -18,9 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from manyview.errors import WeightsError
-from manyview.networks.checkpoints.fast3r import empty_fast3r, fill
 from manyview.networks.checkpoints.names import complain
-from manyview.networks.fast3r import Fast3R, Fast3RConfig
+from manyview.networks.families import CONFIGS, Network, NetworkConfig, empty_network, family_of, fill
 
 HEADER_KEY = "manyview"
 FORMAT_VERSION = 1
@@ -32,7 +31,7 @@ class ModelInfo:
 
     Attributes:
         name: as the user gave it, or the packaged name.
-        family: "fast3r".
+        family: "fast3r" or "dust3r".
         licence: of the weights.
         source: where the weights come from.
         image_size: longer side of a picture in pixels.
@@ -55,8 +54,14 @@ class ModelInfo:
     description: str = ""
 
 
-def save_model(network: Fast3R, path: Path, info: ModelInfo, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a network with its configuration to one file."""
+def save_model(network: Network, path: Path, info: ModelInfo, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a network with its configuration to one file.
+
+    Raises:
+        WeightsError: `info` names another family than the network's.
+    """
+    if info.family != family_of(network.config):
+        raise WeightsError(f"a {type(network).__name__} cannot be saved as a model of the family {info.family!r}")
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in network.state_dict().items()}
     facts = {key: value for key, value in asdict(info).items() if key != "weights_sha256"}
     header = {"format_version": FORMAT_VERSION, "info": facts, "config": _config_to_json(network.config)}
@@ -88,10 +93,10 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def load_model_file(path: Path, header: Mapping[str, Any]) -> tuple[Fast3R, ModelInfo]:
+def load_model_file(path: Path, header: Mapping[str, Any]) -> tuple[Network, ModelInfo]:
     """The network of one of our files, in float32."""
     info = ModelInfo(**{**header["info"], "weights_sha256": sha256(path)})
-    network = empty_fast3r(_config_from_json(header["config"]))
+    network = empty_network(_config_from_json(info.family, header["config"]))
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     expected = network.state_dict()
     misshapen = [
@@ -121,16 +126,18 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _config_to_json(config: Fast3RConfig) -> dict[str, Any]:
+def _config_to_json(config: NetworkConfig) -> dict[str, Any]:
     """JSON has no infinity: it is written as text, as in the official configuration."""
     low, high = config.confidence_range
     return {**asdict(config), "confidence_range": [low, "inf" if high == float("inf") else high]}
 
 
-def _config_from_json(content: Mapping[str, Any]) -> Fast3RConfig:
+def _config_from_json(family: str, content: Mapping[str, Any]) -> NetworkConfig:
+    if family not in CONFIGS:
+        raise WeightsError(f"the model file is of the family {family!r}; known: {', '.join(CONFIGS)}")
     low, high = (float(limit) for limit in content["confidence_range"])
     try:
-        return Fast3RConfig(
+        return CONFIGS[family](
             **{**content, "confidence_range": (low, high), "head_widths": tuple(content["head_widths"])}
         )
     except TypeError as error:

@@ -24,10 +24,12 @@ class NameTable:
         rules: (own, official) templates of dotted prefixes.
         aliases: (kept, dropped) templates of official names that are two names of one tensor. Either may be missing;
             where both are there, the second was registered later and its value holds.
+        unused: templates of official names that no computation of ours looks at; they may be there or not.
     """
 
     rules: Sequence[tuple[str, str]]
     aliases: Sequence[tuple[str, str]] = ()
+    unused: Sequence[str] = ()
 
     def own(self, official: str) -> str | None:
         """Our name of an official one, or None if no rule fits."""
@@ -46,8 +48,9 @@ class NameTable:
         return [(_pattern(own), official) for own, official in self.rules]
 
     def resolve_aliases(self, official: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same tensors with one name each: the kept one."""
-        resolved = dict(official)
+        """The same tensors with one name each: the kept one; without the unused."""
+        unused = [_pattern(template) for template in self.unused]
+        resolved = {n: tensor for n, tensor in official.items() if not any(pattern.match(n) for pattern in unused)}
         for kept, dropped in self.aliases:
             pattern = _pattern(dropped)
             for name in [n for n in resolved if pattern.match(n)]:

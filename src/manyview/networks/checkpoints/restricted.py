@@ -27,7 +27,15 @@ def load_pickled(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file cannot be read, holds other classes than allowed (all are named), or has no weights.
     """
-    content = _read(path)
+    return weights_in(read_pickled(path), path)
+
+
+def weights_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The weights in what `read_pickled` gave.
+
+    Raises:
+        WeightsError: there are none.
+    """
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -45,7 +53,19 @@ def load_pickled(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _read(path: Path) -> Any:
+def constructor_in(content: Any) -> str | None:
+    """The text of the constructor call that DUSt3R's releases store beside their weights, or None."""
+    arguments = content.get("args") if isinstance(content, dict) else None
+    text = getattr(arguments, "model", None) if isinstance(arguments, argparse.Namespace) else None
+    return text if isinstance(text, str) else None
+
+
+def read_pickled(path: Path) -> Any:
+    """What a checkpoint holds, by the restricted reader.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds other classes than allowed.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))

@@ -1,4 +1,4 @@
-"""Multi-head self-attention, shared by all families."""
+"""Multi-head attention, shared by all families."""
 
 from __future__ import annotations
 
@@ -40,8 +40,45 @@ class Attention(nn.Module):
         return self.project(mixed)
 
 
+class CrossAttention(nn.Module):
+    """Every token of one sequence looks at all tokens of another.
+
+    Args:
+        dim: channels of a token, of both sequences.
+        heads: number of heads; `dim` is a multiple of it.
+        qk_norm: normalise queries and keys per head (LayerNorm) before the product.
+    """
+
+    def __init__(self, dim: int, heads: int, *, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, dim)
+        self.value = Linear(dim, dim)
+        self.project = Linear(dim, dim)
+        self.q_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        tokens: Tensor,
+        others: Tensor,
+        positions: Rotation | None = None,
+        others_positions: Rotation | None = None,
+    ) -> Tensor:
+        """(B, T, dim) looks at (B, S, dim) -> (B, T, dim). Positions rotate queries and keys (RoPE)."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1))
+            for layer, x in ((self.query, tokens), (self.key, others), (self.value, others))
+        )
+        q, k = self.q_norm(q), self.k_norm(k)
+        if positions is not None and others_positions is not None:
+            q, k = rotate(q, positions), rotate(k, others_positions)
+        return self.project(attend(q, k, v))
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """softmax(q k^T scale) v: q, k, v (B, T, heads, D) -> (B, T, heads * D), by the fastest exact route."""
+    """softmax(q k^T scale) v: q (B, T, heads, D), k and v (B, S, heads, D) -> (B, T, heads * D), the fastest way."""
     if _plain_products_win(q):
         return attend_reference(q, k, v, scale)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -49,7 +86,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tenso
 
 
 def attend_reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """The same, written out; keeps all T x T weights in memory."""
+    """The same, written out; keeps all T x S weights in memory."""
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     weights = (q @ k.mT).mul(factor).softmax(dim=-1)

@@ -1,0 +1,242 @@
+"""DUSt3R: views -> `Scene`. What is run in which order; the arithmetic is in `networks` and `alignment`.
+
+encoder          every picture once
+pairs            all of them, or each picture with those most like it
+decoders, heads  a pair at a time: both pointmaps in the first camera's frame
+alignment        cameras, focal lengths and depth that agree best with all pairs at once
+world            = the first camera, or that of the cameras that were given
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from manyview.alignment import Alignment, KnownCameras, PairMaps, align_pairs
+from manyview.alignment.cleaning import clean_confidence
+from manyview.alignment.pairs import make_pairs
+from manyview.alignment.retrieval import pairs_by_similarity, similarity
+from manyview.geometry import Camera, estimate_focal, intrinsics, picture_centre
+from manyview.images import View, Views, to_network_tensor
+from manyview.methods.pair_inference import PairInference, encode_pictures, infer_pairs
+from manyview.methods.placing import Job, Known, Placed, first_cameras_are_worlds
+from manyview.networks.dust3r import Dust3R
+from manyview.scene import SceneView, ViewStatus
+
+MOST_VIEWS_IN_ALL_PAIRS = 16  # with more, "auto" takes each picture's most similar ones: the work grows linearly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dust3ROptions:
+    """Which pairs are run, and how they are aligned.
+
+    Attributes:
+        pairs: "auto": all of up to 16 pictures, else those that look alike; or a graph by name
+            (`alignment.pairs.make_pairs`): "complete", "swin-5", "logwin-3", "oneref-0", ...
+        alignment: "fast", or "compatible": the published optimisation, step by step.
+        iterations: of "compatible"; 300 as published if None.
+        clean: lower the confidence of points that another, surer view sees through.
+    """
+
+    pairs: str = "auto"
+    alignment: Literal["fast", "compatible"] = "fast"
+    iterations: int | None = None
+    clean: bool = True
+
+
+def reconstruct_views(network: Dust3R, job: Job, options: Dust3ROptions) -> Placed:
+    """The whole way from pictures to placed views.
+
+    Raises:
+        InputError: no such graph of pairs, or what is known of the cameras makes no sense.
+        DeviceError: memory does not suffice.
+    """
+    with job.clock.measure("network"):
+        inferred = run(network, job, options.pairs)
+    with inferred, job.clock.measure("alignment"):
+        pairs = inferred.pairs
+        aligned = align_one(pairs, job) if len(job.views) == 1 else align_many(pairs, job, options)
+        found = judged(pairs, aligned, job.info.least_confidence)
+        confidence = clean_confidence(aligned) if options.clean else aligned.confidence
+    placed = [
+        _scene_view(view, aligned, index, confidence[index], *found[index], known=job.known)
+        for index, view in enumerate(job.views)
+    ]
+    return Placed(
+        views=placed if job.known.world_from_camera is not None else first_cameras_are_worlds(placed, aligned.groups),
+        dtype=inferred.dtype,
+        changes=inferred.changes,
+        warnings=apart(job.views, aligned.groups),
+        settings={**asdict(options), "pairs_run": len(pairs.edges), "objective": round(aligned.objective, 6)},
+    )
+
+
+# ------------------------------------------------------------------ pairs
+def run(network: Dust3R, job: Job, graph: str) -> PairInference:
+    """Encode every picture, choose the pairs, and run them."""
+    images = to_network_tensor(job.views)
+    where = {"device": job.device, "dtype": job.dtype, "progress": job.progress}
+    encoded = encode_pictures(network, images, **where)
+    sequence = all(view.timestamp is not None for view in job.views)
+    edges = choose_pairs(len(images), graph, encoded.tokens, sequence=sequence)
+    return infer_pairs(network, images, edges, encoded=encoded, valid=[view.valid for view in job.views], **where)
+
+
+def choose_pairs(views: int, graph: str, tokens: Sequence[torch.Tensor], *, sequence: bool = False) -> np.ndarray:
+    """(E, 2) ordered pairs, each in both directions; one picture is paired with itself."""
+    if views == 1:
+        return np.zeros((1, 2), dtype=np.int64)
+    if graph != "auto":
+        return make_pairs(views, graph)
+    if views <= MOST_VIEWS_IN_ALL_PAIRS:
+        return make_pairs(views, "complete")
+    return pairs_by_similarity(similarity(tokens), sequence=sequence, symmetric=True)
+
+
+def predict_pairs(
+    network: Dust3R, pictures: Sequence[np.ndarray], edges: np.ndarray, *, device: torch.device, dtype: torch.dtype
+) -> PairMaps:
+    """What the network says of pairs of pictures (H, W, 3) uint8 of its own size."""
+    images = [
+        torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255).sub(0.5).div(0.5) for picture in pictures
+    ]
+    return infer_pairs(network, images, np.asarray(edges), device=device, dtype=dtype, store="memory").pairs
+
+
+# ------------------------------------------------------------------ alignment
+def align_many(pairs: PairMaps, job: Job, options: Dust3ROptions) -> Alignment:
+    """Cameras and depth of two or more pictures."""
+    return align_pairs(
+        pairs.edges,
+        pairs.points,
+        pairs.confidence,
+        mode=options.alignment,
+        seed=job.seed,
+        known=known_in_network_pixels(job.views, job.known),
+        iterations=options.iterations,
+        progress=job.progress,
+        device=job.device,
+    )
+
+
+def align_one(pairs: PairMaps, job: Job) -> Alignment:
+    """One picture, paired with itself: depth is that of its own pointmap, the camera is the identity."""
+    points, confidence = pairs.points[0][0].numpy(), pairs.confidence[0][0].numpy()
+    known = known_in_network_pixels(job.views, job.known)
+    centre = known.principal_point_of(0, pairs.sizes[0])
+    focal = known.focal_of(0) or estimate_focal(
+        np.where(confidence[..., None] > 0, points, np.nan), confidence, principal_point=centre
+    )
+    camera = known.camera_of(0)
+    return Alignment(
+        world_from_camera=np.eye(4)[None] if camera is None else camera[None],
+        K=intrinsics(focal, centre)[None],
+        depth=[points[..., 2]],
+        confidence=[confidence],
+        world_from_pair=np.eye(4)[None],
+        objective=0.0,
+        seconds=0.0,
+        mode="fast",
+        steps=0,
+        groups=((0,),),
+    )
+
+
+def known_in_network_pixels(views: Views, known: Known) -> KnownCameras:
+    """What the user knows, carried from pixels of the originals to those of the network's pictures.
+
+    Principal points that are not known are at the true centre of the original, half a pixel before (W / 2, H / 2).
+    """
+    centres, focals = [], []
+    for index, view in enumerate(views):
+        network_from_original = np.linalg.inv(view.original_from_network)
+        if known.K is None:
+            centre = network_from_original @ [*picture_centre(*view.original_size), 1.0]
+            focals.append(None)
+        else:
+            K = network_from_original @ known.K[index]
+            centre = K[:, 2]
+            focals.append(float(K[0, 0] + K[1, 1]) / 2)
+        centres.append((float(centre[0]), float(centre[1])))
+    return KnownCameras(world_from_camera=known.world_from_camera, focal=focals, principal_point=centres)
+
+
+# ------------------------------------------------------------------ one view
+def judged(pairs: PairMaps, aligned: Alignment, least_confidence: float) -> list[tuple[ViewStatus, str, int]]:
+    """Status, reason and group of each view."""
+    group_of = {view: number for number, members in enumerate(aligned.groups) for view in members}
+    surest = surest_beyond_itself(pairs)
+    results: list[tuple[ViewStatus, str, int]] = []
+    for view, sure in enumerate(surest):
+        group = group_of[view]
+        if group:
+            results.append(("other_group", f"nothing links it to the other photos (group {group})", group))
+        elif view in aligned.cameras_not_found:
+            results.append(("camera_not_found", "no camera agrees with the points of this view", 0))
+        elif sure < least_confidence:
+            reason = f"no pair is sure of it: highest confidence {sure:.2f}, expected at least {least_confidence}"
+            results.append(("low_confidence", reason, 0))
+        else:
+            results.append(("used", "", 0))
+    return results
+
+
+def surest_beyond_itself(pairs: PairMaps) -> np.ndarray:
+    """(N,): for each picture its best pair, and of that the less sure one of both sides' highest confidences.
+
+    The side that is seen from the other camera tells whether the two pictures have anything to do with each other.
+    """
+    best = np.zeros(pairs.views)
+    for (first, second), sides in zip(pairs.edges.tolist(), pairs.confidence, strict=True):
+        sure = min(float(side.max()) for side in sides)
+        best[first], best[second] = max(best[first], sure), max(best[second], sure)
+    return best
+
+
+def _scene_view(
+    view: View,
+    aligned: Alignment,
+    index: int,
+    confidence: np.ndarray,
+    status: ViewStatus,
+    reason: str,
+    group: int,
+    *,
+    known: Known,
+) -> SceneView:
+    height, width = view.original_size
+    original = view.original_from_network @ aligned.K[index] if known.K is None else known.K[index]
+    if known.K is None:  # square pixels of the original, exactly: the network's may be a little off by rounding
+        original = intrinsics(float(np.sqrt(original[0, 0] * original[1, 1])), (original[0, 2], original[1, 2]))
+    camera = Camera(K=original, world_from_camera=aligned.world_from_camera[index], width=width, height=height)
+    return SceneView.masked(
+        depth=aligned.depth[index],
+        points=aligned.points(index),
+        confidence=confidence,
+        valid=view.valid,
+        name=view.name,
+        source=view.source,
+        original_size=view.original_size,
+        original_from_network=view.original_from_network,
+        image=view.pixels,
+        camera=camera if group == 0 and status != "camera_not_found" else None,
+        status=status,
+        status_reason=reason,
+        upright_in_file=view.upright_in_file,
+        timestamp=view.timestamp,
+        group=group,
+        group_camera=camera if group else None,
+    )
+
+
+# ------------------------------------------------------------------ groups
+def apart(views: Views, groups: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """A warning where the photos fall into groups that nothing links."""
+    if len(groups) == 1:
+        return ()
+    named = [f"group {n}: {', '.join(views[view].name for view in members)}" for n, members in enumerate(groups)]
+    return (f"the photos fall into {len(groups)} groups without a link; each has its own frame. {'; '.join(named)}",)
