@@ -16,7 +16,8 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -108,27 +109,43 @@ def random_pictures(views: int, size: tuple[int, int]) -> list[Tensor]:
 
 
 def seconds_of_parts(network: Dust3R, size: tuple[int, int], repeats: int) -> dict[str, float]:
-    """Of the encoder for one picture, of both decoders and of both heads for one pair; in batches of two."""
+    """Of the encoder for one picture, of both decoders and of both heads for one pair; in batches of two, medians."""
     pictures = torch.cat(random_pictures(2, size))
+    rounds = []
     with torch.inference_mode():
         tokens, grid = network.encode(pictures), network.grid(pictures)
-        runs: dict[str, Callable[[], object]] = {
-            "encoder, a picture": lambda: network.encode(pictures),
-            "decoders, a pair": lambda: list(network.decoder(tokens, tokens, grid, grid)),
-            "decoders and heads, a pair": lambda: network.decode(tokens, tokens, grid, grid),
-        }
-        rounds = [{name: seconds(run) / 2 for name, run in runs.items()} for _ in range(repeats + 1)][1:]
-    parts = {name: min(round_[name] for round_ in rounds) for name in runs}
-    parts["heads, a pair"] = parts["decoders and heads, a pair"] - parts["decoders, a pair"]
-    encoder, decode = parts["encoder, a picture"], parts["decoders and heads, a pair"]
-    parts["most_times_faster"] = (2 * encoder + decode) / decode
-    return {name: round(value, 4) for name, value in parts.items()}
+        for _ in range(repeats + 1):
+            encoder = seconds(lambda: network.encode(pictures))
+            with stop_watch(network.first_head, network.second_head) as heads:
+                decode = seconds(lambda: network.decode(tokens, tokens, grid, grid))
+            rounds.append((encoder / 2, (decode - sum(heads)) / 2, sum(heads) / 2))
+    encoder, decoders, both_heads = (statistics.median(values) for values in zip(*rounds[1:], strict=True))
+    return {
+        "encoder, a picture": round(encoder, 4),
+        "decoders, a pair": round(decoders, 4),
+        "heads, a pair": round(both_heads, 4),
+        "most_times_faster": round(1 + 2 * encoder / (decoders + both_heads), 2),
+    }
 
 
 def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+@contextmanager
+def stop_watch(*modules: torch.nn.Module) -> Iterator[list[float]]:
+    """Seconds of every call of the modules while the context lasts."""
+    starts: list[float] = []
+    spent: list[float] = []
+    handles = [module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())) for module in modules]
+    handles += [
+        module.register_forward_hook(lambda *_: spent.append(time.perf_counter() - starts[-1])) for module in modules
+    ]
+    yield spent
+    for handle in handles:
+        handle.remove()
 
 
 def measure_graph(network: Dust3R, size: tuple[int, int], views: int, repeats: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from manyview.training import journal, loop
 from manyview.training.blocks import blocks
 from manyview.training.cameras import true_cameras
 from manyview.training.data import FIRST_HELD_OUT_SEED, posed, step_batch, targets
+from manyview.training.forward import predict
 from manyview.training.held_out import held_out_worlds
 from manyview.training.journal import read_log
 from manyview.training.loop import NotFinite, Pace, train, train_and_save, train_step
@@ -196,7 +197,7 @@ def test_each_helper_loss_sees_its_depth_and_counts_with_its_weight(name, level)
     run, batch = start(recipe), step_batch(recipe, 0)
     helper = run.helpers[name] = Helper()
     with torch.no_grad():
-        _, hooked = run.objective.predict(batch.images, run.network.choose_ids(2, 2, seed=0))
+        _, hooked = predict(run.network, batch.images, run.network.choose_ids(2, 2, seed=0), local=True)
     assert train_step(run, batch)[name] == 7
     assert helper.one.grad.item() == pytest.approx(7 * 1.5)
     torch.testing.assert_close(helper.tokens, hooked[level])
@@ -216,7 +217,7 @@ def test_the_training_pass_gives_the_networks_own_results(worlds):
     run = start(TINY)
     ids = run.network.choose_ids(3, 3, seed=3)
     with torch.no_grad():
-        trained, hooked = run.objective.predict(worlds.images, ids)
+        trained, hooked = predict(run.network, worlds.images, ids, local=True)
         plain = run.network.eval()(worlds.images * 2 - 1, view_ids=ids)
     torch.testing.assert_close(trained.points[2], plain.points[2], rtol=1e-4, atol=1e-5)
     assert [tuple(t.shape[:3]) for t in hooked] == [(3, 3, 20)] * 4
