@@ -168,7 +168,7 @@ def match(
     as_json: AsJson = False,
 ) -> None:
     """Find the pixels of two photos that show the same place, and draw them (DUSt3R models)."""
-    from manyview.app.console import print_json, show_files, show_figures
+    from manyview.app.console import print_json, show_figures, show_files
     from manyview.app.match_picture import save_match_picture
     from manyview.methods.match import match_pictures
     from manyview.methods.model import load

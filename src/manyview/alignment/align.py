@@ -80,7 +80,7 @@ def align_pairs(
             solve(pairs.part(part), known.part(part), _shared_progress(progress, number, len(parts)))
             for number, part in enumerate(parts)
         ]
-        result = _merged(pairs, parts, results)
+        result = merged(pairs, parts, results)
     return replace(result, seconds=time.perf_counter() - started)
 
 
@@ -117,8 +117,14 @@ def _shared_progress(progress: Progress | None, number: int, count: int) -> Prog
     return lambda done, total, what: progress(number * total + done, count * total, what)
 
 
-def _merged(pairs: PairMaps, parts: Sequence[Sequence[int]], results: Sequence[Alignment]) -> Alignment:
-    """One result of all connected parts."""
+def merged(pairs: PairMaps, parts: Sequence[Sequence[int]], results: Sequence[Alignment]) -> Alignment:
+    """One result of parts that were aligned by themselves.
+
+    Args:
+        pairs: of all pictures.
+        parts: the pictures of each part; no edge joins two of them.
+        results: of each part, its pictures in that order.
+    """
     views = {view: (result, row) for part, result in zip(parts, results, strict=True) for row, view in enumerate(part)}
     ordered = [views[view] for view in range(pairs.views)]
     world_from_pair = np.zeros((len(pairs.edges), 4, 4))

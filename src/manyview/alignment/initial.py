@@ -27,6 +27,7 @@ FOCAL_STEPS = 10
 FIT_STEPS = 3
 FOCAL_CANDIDATES = 11
 PNP_POINTS = 100
+PAIRS_AT_ONCE = 32
 TINY = 1e-100
 
 
@@ -110,9 +111,9 @@ def at_base_scale(placement: Placement, about: Tensor | None) -> tuple[Placement
 
 
 def _maps_by_edge(samples: Sequence[Observed]) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-    """(edge, side) -> points (P, 3) float64 and weights (P,) of the sampled pixels."""
+    """(edge, side) -> points (P, 3) and weights (P,) of the sampled pixels."""
     return {
-        (edge, side): (points.double(), weights.double())
+        (edge, side): (points, weights)
         for observed in samples
         for edge, side, points, weights in zip(
             observed.edges.tolist(), observed.sides, observed.points, observed.weights, strict=True
@@ -123,18 +124,18 @@ def _maps_by_edge(samples: Sequence[Observed]) -> dict[tuple[int, int], tuple[Te
 def _chained(views: int, maps: dict, edges: np.ndarray, scores: np.ndarray) -> list[Tensor]:
     """Points (P, 3) of each picture in the frame of the best pair, by Prim's algorithm for the best-scored tree."""
     first = int(scores.argmax())
-    world = {int(view): maps[first, side][0] for side, view in enumerate(edges[first])}
+    world = {int(view): maps[first, side][0].double() for side, view in enumerate(edges[first])}
     placed = np.zeros(views, dtype=bool)
     placed[list(world)] = True
     while not placed.all():
         bridges = np.flatnonzero(placed[edges[:, 0]] != placed[edges[:, 1]])
         edge = int(bridges[scores[bridges].argmax()])
         known = int(placed[edges[edge, 1]])
-        points, weights = maps[edge, known]
+        points, weights = (values.double() for values in maps[edge, known])
         target = world[int(edges[edge, known])]
         scale, rotation, translation = fit_similarities(points[None], target[None], weights[None])
         new = int(edges[edge, 1 - known])
-        world[new] = scale * maps[edge, 1 - known][0] @ rotation[0].T + translation
+        world[new] = scale * maps[edge, 1 - known][0].double() @ rotation[0].T + translation
         placed[new] = True
     return [world[view] for view in range(views)]
 
@@ -146,7 +147,7 @@ def _camera(
     own = np.flatnonzero(edges[:, FIRST] == observed.view)
     if not own.size:
         return _camera_by_pnp(observed, world, focal)
-    points, weights = maps[int(own[scores[own].argmax()]), FIRST]
+    points, weights = (values.double() for values in maps[int(own[scores[own].argmax()]), FIRST])
     _, rotation, centre = fit_similarities(points[None], world[None], weights[None])
     if focal is None:
         sides = [side == FIRST for side in observed.sides]
@@ -214,13 +215,17 @@ def _fit_pairs(maps: dict, edges: np.ndarray, world: Sequence[Tensor]) -> tuple[
         missing = longest - len(values)
         return values if not missing else torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
 
-    source, target, weights = [], [], []
-    for edge, views in enumerate(edges.tolist()):
-        points = [maps[edge, side] for side in (0, 1)]
-        source.append(torch.cat([padded(own) for own, _ in points]))
-        weights.append(torch.cat([padded(weight) for _, weight in points]))
-        target.append(torch.cat([padded(world[view]) for view in views]))
-    return fit_similarities(torch.stack(source), torch.stack(target), torch.stack(weights))
+    def fitted(edges_at_once: range) -> tuple[Tensor, ...]:
+        source, target, weights = [], [], []
+        for edge in edges_at_once:
+            sides = [maps[edge, side] for side in (0, 1)]
+            source.append(torch.cat([padded(points) for points, _ in sides]).double())
+            weights.append(torch.cat([padded(weight) for _, weight in sides]).double())
+            target.append(torch.cat([padded(world[view]) for view in edges[edge]]))
+        return fit_similarities(torch.stack(source), torch.stack(target), torch.stack(weights))
+
+    groups = [range(first, min(first + PAIRS_AT_ONCE, len(edges))) for first in range(0, len(edges), PAIRS_AT_ONCE)]
+    return tuple(torch.cat(parts) for parts in zip(*map(fitted, groups), strict=True))
 
 
 def fitted_to_known(placement: Placement, known: KnownCameras) -> tuple[Placement, Tensor]:

@@ -77,12 +77,7 @@ def filter_pairs(pairs: PairMaps, prefilter: str) -> PairMaps:
     edges = pairs.edges[kept]
     if alone := sorted(set(range(pairs.views)) - set(edges.reshape(-1).tolist())):
         raise InputError(f"prefilter {prefilter!r} leaves pictures {alone} without any pair", hint="Use a larger K.")
-    return PairMaps(
-        edges=edges,
-        points=[pairs.points[row] for row in kept],
-        confidence=[pairs.confidence[row] for row in kept],
-        sizes=pairs.sizes,
-    )
+    return pairs.rows(kept)
 
 
 def _base_pairs(views: int, graph: str) -> list[Pair]:

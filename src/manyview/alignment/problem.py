@@ -61,6 +61,15 @@ class PairMaps:
             sizes=tuple(self.sizes[view] for view in views),
         )
 
+    def rows(self, kept: Sequence[int]) -> PairMaps:
+        """Some of the edges; a picture may be left without any. Nothing is copied."""
+        return PairMaps(
+            edges=self.edges[list(kept)].reshape(-1, 2),
+            points=[self.points[row] for row in kept],
+            confidence=[self.confidence[row] for row in kept],
+            sizes=self.sizes,
+        )
+
     @classmethod
     def checked(
         cls, edges: np.ndarray | Sequence, points: Sequence, confidence: Sequence, *, views: int | None = None

@@ -3,6 +3,7 @@
 encoder          every picture once
 pairs            all of them, or each picture with those most like it
 decoders, heads  a pair at a time: both pointmaps in the first camera's frame
+links            pairs that show the same place; pictures that none links get frames of their own
 alignment        cameras, focal lengths and depth that agree best with all pairs at once
 world            = the first camera, or that of the cameras that were given
 """
@@ -17,7 +18,10 @@ import numpy as np
 import torch
 
 from manyview.alignment import Alignment, KnownCameras, PairMaps, align_pairs
+from manyview.alignment.align import merged
 from manyview.alignment.cleaning import clean_confidence
+from manyview.alignment.groups import groups
+from manyview.alignment.links import link_quality
 from manyview.alignment.pairs import make_pairs
 from manyview.alignment.retrieval import pairs_by_similarity, similarity
 from manyview.geometry import Camera, estimate_focal, intrinsics, picture_centre
@@ -58,10 +62,11 @@ def reconstruct_views(network: Dust3R, job: Job, options: Dust3ROptions) -> Plac
     with job.clock.measure("network"):
         inferred = run(network, job, options.pairs)
     with inferred, job.clock.measure("alignment"):
-        pairs = inferred.pairs
-        aligned = align_one(pairs, job) if len(job.views) == 1 else align_many(pairs, job, options)
-        found = judged(pairs, aligned, job.info.least_confidence)
+        quality = link_quality(inferred.pairs)
+        aligned = align(inferred.pairs, quality, job, options)
+        found = judged(inferred.pairs.edges, quality, aligned, job.info.least_link)
         confidence = clean_confidence(aligned) if options.clean else aligned.confidence
+        pairs_run = len(quality)
     placed = [
         _scene_view(view, aligned, index, confidence[index], *found[index], known=job.known)
         for index, view in enumerate(job.views)
@@ -71,7 +76,7 @@ def reconstruct_views(network: Dust3R, job: Job, options: Dust3ROptions) -> Plac
         dtype=inferred.dtype,
         changes=inferred.changes,
         warnings=apart(job.views, aligned.groups),
-        settings={**asdict(options), "pairs_run": len(pairs.edges), "objective": round(aligned.objective, 6)},
+        settings={**asdict(options), "pairs_run": pairs_run, "objective": round(aligned.objective, 6)},
     )
 
 
@@ -108,36 +113,64 @@ def predict_pairs(
 
 
 # ------------------------------------------------------------------ alignment
-def align_many(pairs: PairMaps, job: Job, options: Dust3ROptions) -> Alignment:
-    """Cameras and depth of two or more pictures."""
+def align(pairs: PairMaps, quality: np.ndarray, job: Job, options: Dust3ROptions) -> Alignment:
+    """Cameras and depth of all pictures; those that no good pair links are aligned by themselves.
+
+    Args:
+        pairs: what the network says.
+        quality: (E,) of the pairs. Below the model's limit, a pair is left out; in compatible mode, none is.
+    """
+    known = known_in_network_pixels(job.views, job.known)
+    if options.alignment == "fast" and pairs.views > 1:
+        good = pairs.rows(np.flatnonzero(quality >= job.info.least_link).tolist())
+    else:
+        good = pairs
+    parts = groups(good.edges, pairs.views)
+    results = [
+        align_one(pairs, part[0], known.part(part))
+        if len(part) == 1
+        else align_many(good.part(part), known.part(part), job, options)
+        for part in parts
+    ]
+    return results[0] if len(parts) == 1 else merged(good, parts, results)
+
+
+def align_many(pairs: PairMaps, known: KnownCameras, job: Job, options: Dust3ROptions) -> Alignment:
+    """Cameras and depth of two or more pictures that are linked."""
     return align_pairs(
         pairs.edges,
         pairs.points,
         pairs.confidence,
         mode=options.alignment,
         seed=job.seed,
-        known=known_in_network_pixels(job.views, job.known),
+        known=known,
         iterations=options.iterations,
         progress=job.progress,
         device=job.device,
     )
 
 
-def align_one(pairs: PairMaps, job: Job) -> Alignment:
-    """One picture, paired with itself: depth is that of its own pointmap, the camera is the identity."""
-    points, confidence = pairs.points[0][0].numpy(), pairs.confidence[0][0].numpy()
-    known = known_in_network_pixels(job.views, job.known)
-    centre = known.principal_point_of(0, pairs.sizes[0])
-    focal = known.focal_of(0) or estimate_focal(
-        np.where(confidence[..., None] > 0, points, np.nan), confidence, principal_point=centre
-    )
+def align_one(pairs: PairMaps, view: int, known: KnownCameras) -> Alignment:
+    """A picture by itself: depth is that of its own pointmap in its surest pair, the camera is the identity.
+
+    Args:
+        pairs: of all pictures.
+        view: which one; it comes first in one pair at least, and be it with itself.
+        known: of this one.
+    """
+    own = [row for row, (first, _) in enumerate(pairs.edges.tolist()) if first == view]
+    row = max(own, key=lambda row: float(pairs.confidence[row][0].mean()))
+    points, confidence = pairs.points[row][0].numpy(), pairs.confidence[row][0].numpy()
+    centre = known.principal_point_of(0, pairs.sizes[view])
+    usable = np.where(confidence[..., None] > 0, points, np.nan)
+    focal = known.focal_of(0) or estimate_focal(usable, confidence, principal_point=centre)
     camera = known.camera_of(0)
     return Alignment(
         world_from_camera=np.eye(4)[None] if camera is None else camera[None],
         K=intrinsics(focal, centre)[None],
         depth=[points[..., 2]],
         confidence=[confidence],
-        world_from_pair=np.eye(4)[None],
+        world_from_pair=np.zeros((0, 4, 4)),
         objective=0.0,
         seconds=0.0,
         mode="fast",
@@ -166,35 +199,27 @@ def known_in_network_pixels(views: Views, known: Known) -> KnownCameras:
 
 
 # ------------------------------------------------------------------ one view
-def judged(pairs: PairMaps, aligned: Alignment, least_confidence: float) -> list[tuple[ViewStatus, str, int]]:
+def judged(
+    edges: np.ndarray, quality: np.ndarray, aligned: Alignment, least_link: float
+) -> list[tuple[ViewStatus, str, int]]:
     """Status, reason and group of each view."""
     group_of = {view: number for number, members in enumerate(aligned.groups) for view in members}
-    surest = surest_beyond_itself(pairs)
+    best = np.zeros(len(group_of))
+    np.maximum.at(best, edges.reshape(-1), quality.repeat(2))
     results: list[tuple[ViewStatus, str, int]] = []
-    for view, sure in enumerate(surest):
-        group = group_of[view]
+    for view, group in sorted(group_of.items()):
         if group:
-            results.append(("other_group", f"nothing links it to the other photos (group {group})", group))
+            alone = len(aligned.groups[group]) == 1
+            reason = "no pair links it to another photo" if alone else f"nothing links group {group} to the others"
+            results.append(("other_group", reason, group))
         elif view in aligned.cameras_not_found:
             results.append(("camera_not_found", "no camera agrees with the points of this view", 0))
-        elif sure < least_confidence:
-            reason = f"no pair is sure of it: highest confidence {sure:.2f}, expected at least {least_confidence}"
+        elif len(group_of) > 1 and best[view] < least_link:
+            reason = f"its best pair reaches a confidence of {best[view]:.2f}, expected {least_link}"
             results.append(("low_confidence", reason, 0))
         else:
             results.append(("used", "", 0))
     return results
-
-
-def surest_beyond_itself(pairs: PairMaps) -> np.ndarray:
-    """(N,): for each picture its best pair, and of that the less sure one of both sides' highest confidences.
-
-    The side that is seen from the other camera tells whether the two pictures have anything to do with each other.
-    """
-    best = np.zeros(pairs.views)
-    for (first, second), sides in zip(pairs.edges.tolist(), pairs.confidence, strict=True):
-        sure = min(float(side.max()) for side in sides)
-        best[first], best[second] = max(best[first], sure), max(best[second], sure)
-    return best
 
 
 def _scene_view(

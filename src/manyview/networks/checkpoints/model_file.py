@@ -37,6 +37,7 @@ class ModelInfo:
         image_size: longer side of a picture in pixels.
         square_ok: square pictures stay square (the official rule cuts them to 4:3).
         least_confidence: a view none of whose global points is surer than this is not to be trusted.
+        least_link: of a pairwise model: pairs whose `alignment.links.link_quality` is lower show different places.
         cameras: how cameras are best found from its maps: "pnp" or "similarity" (`methods.fast3r.Fast3ROptions`).
         weights_sha256: hex digest of the weights file; empty until it is loaded from one.
         description: one line for `manyview models`.
@@ -49,6 +50,7 @@ class ModelInfo:
     image_size: int
     square_ok: bool
     least_confidence: float = 1.5
+    least_link: float = 1.1
     cameras: Literal["pnp", "similarity"] = "pnp"
     weights_sha256: str = ""
     description: str = ""
