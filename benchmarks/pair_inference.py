@@ -1,23 +1,28 @@
-"""Pairs a second with every picture encoded once, against encoding both pictures of every pair; and which pairs.
+"""Pairs a second with what concerns single pictures done once, against doing it for every pair; and which pairs.
 
-    python benchmarks/pair_inference.py                                  # everything, ten minutes on two busy cores
-    python benchmarks/pair_inference.py --parts speed --cases small
+    python benchmarks/pair_inference.py                   # everything, a quarter of an hour on a busy core
+    python benchmarks/pair_inference.py --parts speed --cases small --repeats 5
 
-Speed: a complete symmetric graph. After each batch of pairs that `infer_pairs` has decoded, the same pairs run through
-the network whole, so that both take turns on a machine whose speed drifts. Weights are random: they do not matter here.
+Speed: a complete symmetric graph. `infer_pairs` encodes each picture once, and each head looks at it alone once. After
+each batch of pairs that it has decoded, the same pairs run through the network whole, and through decoders and whole
+heads from tokens encoded once, so that all ways take turns on a machine whose speed drifts. Weights are random: they do
+not matter here.
 Retrieval: how many of a picture's best-overlapping partners `alignment.retrieval` finds in worlds never trained on.
 
-Writes JSON with hardware, versions and command, and prints the tables (Markdown).
+Writes JSON and prints the tables (Markdown). Each case says by which command, when and on what it was measured; cases
+that are not asked for stay in the file as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,7 +36,7 @@ from manyview.alignment.pairs import make_pairs
 from manyview.alignment.retrieval import NEIGHBOURS, pairs_by_similarity, similarity
 from manyview.files import write_json
 from manyview.methods.model import versions
-from manyview.methods.pair_inference import infer_pairs
+from manyview.methods.pair_inference import encode_pictures, infer_pairs
 from manyview.networks.dust3r import Dust3R, Dust3RConfig
 from manyview.networks.families import empty_network
 from manyview.training.data import FIRST_HELD_OUT_SEED
@@ -61,18 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of the small case, and of each part of a network")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    record: dict[str, Any] = {
+    record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    command = " ".join(["python benchmarks/pair_inference.py", *(arguments or sys.argv[1:])])
+    if "speed" in options.parts:
+        for name in options.cases:
+            record.setdefault("speed", {})[name] = circumstances(command) | measure_case(name, options.repeats)
+    if "retrieval" in options.parts:
+        record["retrieval"] = circumstances(command) | measure_retrieval()
+    write_json(options.out, record)
+    print(tables(record))
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """By what, when and on what something is measured."""
+    return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python benchmarks/pair_inference.py", *(arguments or sys.argv[1:])]),
+        "command": command,
         "hardware": {"processor": processor(), "threads": torch.get_num_threads(), "device": "cpu"},
         "versions": versions(),
     }
-    if "speed" in options.parts:
-        record["speed"] = {name: measure_case(name, options.repeats) for name in options.cases}
-    if "retrieval" in options.parts:
-        record["retrieval"] = measure_retrieval()
-    write_json(options.out, record)
-    print(tables(record))
 
 
 # ------------------------------------------------------------------ speed
@@ -109,22 +121,27 @@ def random_pictures(views: int, size: tuple[int, int]) -> list[Tensor]:
 
 
 def seconds_of_parts(network: Dust3R, size: tuple[int, int], repeats: int) -> dict[str, float]:
-    """Of the encoder for one picture, of both decoders and of both heads for one pair; in batches of two, medians."""
+    """Medians, in batches of two.
+
+    For one picture: the encoder, and what both heads make of it alone. For one pair: both decoders, both whole heads.
+    """
     pictures = torch.cat(random_pictures(2, size))
     rounds = []
     with torch.inference_mode():
         tokens, grid = network.encode(pictures), network.grid(pictures)
         for _ in range(repeats + 1):
             encoder = seconds(lambda: network.encode(pictures))
+            alone = seconds(lambda: [network.prepare(tokens, grid, side=side) for side in (0, 1)])
             with stop_watch(network.first_head, network.second_head) as heads:
                 decode = seconds(lambda: network.decode(tokens, tokens, grid, grid))
-            rounds.append((encoder / 2, (decode - sum(heads)) / 2, sum(heads) / 2))
-    encoder, decoders, both_heads = (statistics.median(values) for values in zip(*rounds[1:], strict=True))
+            rounds.append((encoder / 2, alone / 2, (decode - sum(heads)) / 2, sum(heads) / 2))
+    encoder, alone, decoders, heads = (statistics.median(values) for values in zip(*rounds[1:], strict=True))
     return {
         "encoder, a picture": round(encoder, 4),
+        "heads on a picture alone": round(alone, 4),
         "decoders, a pair": round(decoders, 4),
-        "heads, a pair": round(both_heads, 4),
-        "most_times_faster": round(1 + 2 * encoder / (decoders + both_heads), 2),
+        "heads, a pair": round(heads, 4),
+        "most_times_faster": round((2 * encoder + decoders + heads) / (decoders + heads - alone), 2),
     }
 
 
@@ -148,62 +165,98 @@ def stop_watch(*modules: torch.nn.Module) -> Iterator[list[float]]:
         handle.remove()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Seconds of all pairs in three ways that took turns, and how far the results of the first are from the last's.
+
+    Attributes:
+        once: `infer_pairs`: each picture encoded once, and seen by each head once.
+        plain_decode: each picture encoded once, whole heads for every pair.
+        every_pair: both pictures encoded for every pair, whole heads.
+        difference: largest, relative to the largest value.
+    """
+
+    once: float
+    plain_decode: float
+    every_pair: float
+    difference: float
+
+
 def measure_graph(network: Dust3R, size: tuple[int, int], views: int, repeats: int) -> dict[str, Any]:
     """All pairs of so many pictures; the median of the repeats."""
     edges = make_pairs(views, "complete")
-    rounds = [take_turns(network, random_pictures(views, size), edges) for _ in range(repeats)]
-    once, every, differences = (list(values) for values in zip(*rounds, strict=True))
-    return graph_row(views, statistics.median(once), statistics.median(every), "measured") | {
-        "times_faster_in_each_round": [round(b / a, 2) for a, b in zip(once, every, strict=True)],
-        "largest_relative_difference": max(differences),
+    turns = [take_turns(network, random_pictures(views, size), edges) for _ in range(repeats)]
+    once, plain, every = (
+        statistics.median(getattr(turn, way) for turn in turns) for way in ("once", "plain_decode", "every_pair")
+    )
+    return graph_row(views, once, plain, every, "measured") | {
+        "times_faster_in_each_round": [round(turn.every_pair / turn.once, 2) for turn in turns],
+        "largest_relative_difference": max(turn.difference for turn in turns),
     }
 
 
-def take_turns(network: Dust3R, pictures: list[Tensor], edges: np.ndarray) -> tuple[float, float, float]:
-    """Seconds of all pairs with each picture encoded once, seconds with both encoded for every pair, difference."""
+def take_turns(network: Dust3R, pictures: list[Tensor], edges: np.ndarray) -> Turn:
+    """After each batch of pairs of `infer_pairs`, the same pairs in the two other ways; those keep no results."""
+    here = {"device": torch.device("cpu"), "dtype": torch.float32}
+    grid = network.grid(pictures[0])
     whole: list[Tensor] = []
-    aside = 0.0
+    start = time.perf_counter()
+    tokens = encode_pictures(network, pictures, **here).tokens
+    plain, every = time.perf_counter() - start, 0.0
 
-    def run_whole(done: int, total: int | None, what: str) -> None:
-        nonlocal aside
+    def other_ways(done: int, total: int | None, what: str) -> None:
+        nonlocal plain, every
         if what != "pairs":
             return
-        start = time.perf_counter()
-        rows = edges[len(whole) : done]
+        sides = edges[len(whole) : done].T.tolist()
         with torch.inference_mode():
-            result = network([torch.cat([pictures[view] for view in side]) for side in rows.T.tolist()])
-        aside += time.perf_counter() - start
+            start = time.perf_counter()
+            result = network([torch.cat([pictures[view] for view in side]) for side in sides])
+            middle = time.perf_counter()
+            network.decode(*(torch.stack([tokens[view] for view in side]) for side in sides), grid, grid)
+        every += middle - start
+        plain += time.perf_counter() - middle
         whole.extend(result.points[1])
 
-    start = time.perf_counter()
-    found = infer_pairs(
-        network, pictures, edges, device=torch.device("cpu"), dtype=torch.float32, store="memory", progress=run_whole
-    )
-    total = time.perf_counter() - start
+    encoding, start = plain, time.perf_counter()
+    found = infer_pairs(network, pictures, edges, store="memory", progress=other_ways, **here)
+    once = time.perf_counter() - start - every - (plain - encoding)
     pairs = zip((second for _, second in found.pairs.points), whole, strict=True)
-    return total - aside, aside, max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    difference = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    return Turn(once=once, plain_decode=plain, every_pair=every, difference=difference)
 
 
 def extrapolate(measured: dict[str, Any], parts: dict[str, float], views: int) -> dict[str, Any]:
-    """From a measured graph: the encoder's share grows with the pictures, the rest with the pairs."""
+    """From a measured graph: what is done for single pictures grows with the pictures, the rest with the pairs."""
     pairs = views * (views - 1)
-    encoding = parts["encoder, a picture"]
-    decode = (measured["seconds_encoded_once"] - measured["views"] * encoding) / measured["pairs"]
-    whole = measured["seconds_every_pair"] / measured["pairs"]
-    return graph_row(views, views * encoding + pairs * decode, pairs * whole, f"from {measured['views']} pictures")
+
+    def more(seconds: float, a_picture: float) -> float:
+        return views * a_picture + pairs * (seconds - measured["views"] * a_picture) / measured["pairs"]
+
+    encoder = parts["encoder, a picture"]
+    return graph_row(
+        views,
+        more(measured["seconds_encoded_once"], encoder + parts["heads on a picture alone"]),
+        more(measured["seconds_plain_decode"], encoder),
+        more(measured["seconds_every_pair"], 0.0),
+        f"from {measured['views']} pictures",
+    )
 
 
-def graph_row(views: int, once: float, every: float, how: str) -> dict[str, Any]:
+def graph_row(views: int, once: float, plain: float, every: float, how: str) -> dict[str, Any]:
     pairs = views * (views - 1)
     return {
         "views": views,
         "pairs": pairs,
         "how": how,
         "seconds_encoded_once": round(once, 3),
+        "seconds_plain_decode": round(plain, 3),
         "seconds_every_pair": round(every, 3),
         "pairs_per_second_encoded_once": round(pairs / once, 3),
+        "pairs_per_second_plain_decode": round(pairs / plain, 3),
         "pairs_per_second_every_pair": round(pairs / every, 3),
         "times_faster": round(every / once, 2),
+        "times_faster_plain_decode": round(every / plain, 2),
     }
 
 
@@ -283,23 +336,35 @@ def tables(record: dict[str, Any]) -> str:
 
 def speed_table(cases: dict[str, Any]) -> str:
     lines = [
-        "| network | pictures | pairs | encoded for every pair | encoded once | faster | encoder, a picture "
-        "| decoders, a pair | heads, a pair | at most |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| network | pictures | pairs | encoded for every pair | encoded once | heads, too, see a picture alone once "
+        "| at most | encoder, a picture | heads on it alone | decoders, a pair | heads, a pair |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, case in cases.items():
         height, width = case["picture_size"]
         parts = case["seconds_of_parts"]
         for row in case["graphs"]:
+            plain, times = row["pairs_per_second_plain_decode"], row["times_faster_plain_decode"]
             how = "" if row["how"] == "measured" else f" ({row['how']})"
             lines.append(
                 f"| {name}, {width}x{height} | {row['views']}{how} | {row['pairs']} "
                 f"| {row['pairs_per_second_every_pair']:.2f} pairs/s "
-                f"| {row['pairs_per_second_encoded_once']:.2f} pairs/s | {row['times_faster']:.2f} x "
-                f"| {1000 * parts['encoder, a picture']:.0f} ms | {1000 * parts['decoders, a pair']:.0f} ms "
-                f"| {1000 * parts['heads, a pair']:.0f} ms | {parts['most_times_faster']:.2f} x |"
+                f"| {plain:.2f} pairs/s, {times:.2f} x faster "
+                f"| {row['pairs_per_second_encoded_once']:.2f} pairs/s, {row['times_faster']:.2f} x faster "
+                f"| {parts['most_times_faster']:.2f} x | {1000 * parts['encoder, a picture']:.0f} ms "
+                f"| {1000 * parts['heads on a picture alone']:.0f} ms | {1000 * parts['decoders, a pair']:.0f} ms "
+                f"| {1000 * parts['heads, a pair']:.0f} ms |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *(source(name, case) for name, case in cases.items())])
+
+
+def source(name: str, case: dict[str, Any]) -> str:
+    """By which command, when and on what a case was measured."""
+    hardware, made = case["hardware"], case["made"]
+    return (
+        f"- {name}: `{case['command']}`, {made[:10]}, {hardware['processor']}, {hardware['threads']} thread(s), "
+        f"torch {case['versions']['torch']}."
+    )
 
 
 def retrieval_table(measured: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Put the measured figures of `benchmarks/results/` into the README and the model card, between their markers.
+"""Put the measured figures of `benchmarks/results/` into README, model card and docs, between their markers.
 
 python benchmarks/tables.py
 """
@@ -9,6 +9,9 @@ import json
 import re
 from pathlib import Path
 
+import alignment
+import pair_inference
+import pairs_accuracy
 from model_card import tables as card_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +24,12 @@ def main() -> None:
     insert(ROOT / "README.md", "speed", speed_section(speed))
     card = json.loads((RESULTS / "model_card.json").read_text())
     insert(CARD, "tables", card_tables(card))
+    for name, tables in (
+        ("pair_inference", pair_inference.tables),
+        ("alignment", alignment.tables),
+        ("pairs_accuracy", pairs_accuracy.tables),
+    ):
+        insert(ROOT / "docs" / "dust3r.md", name, tables(json.loads((RESULTS / f"{name}.json").read_text())))
 
 
 def insert(path: Path, name: str, text: str) -> None:

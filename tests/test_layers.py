@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from manyview.networks.layers import attention, matmul
 from manyview.networks.layers.attention import Attention, attend, attend_reference
 from manyview.networks.layers.coordinates import FEATURES, coordinate_features
-from manyview.networks.layers.dpt import Refine, ResidualConvolutions, upsample
+from manyview.networks.layers.dpt import DPTHead, Refine, ResidualConvolutions, upsample
+from manyview.networks.layers.linear_head import LinearHead
 from manyview.networks.layers.matmul import linear, linear_reference
 from manyview.networks.layers.pointmap_activations import activate_confidence, activate_points
 from manyview.networks.layers.rope import Rotation, grid_positions, rotate, rotation
@@ -218,6 +219,27 @@ def test_mixing_before_upsampling_equals_the_published_order():
     a, b = noise(2, 8, 5, 7), noise(2, 8, 5, 7, seed=1)
     with torch.inference_mode():
         torch.testing.assert_close(block(b, a), refine(block, a, b), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", [(3, 5), (4, 2)])
+def test_a_head_gives_the_same_bits_with_its_finest_map_made_beforehand(grid, dtype):
+    head = DPTHead(
+        token_dims=(24, 16, 16, 16), widths=(4, 8, 12, 16), features=8, last_features=8, channels=4, patch_size=16
+    ).to(dtype)
+    tokens = [noise(2, grid[0] * grid[1], dim, seed=dim).to(dtype) for dim in (24, 16, 16, 16)]
+    with torch.inference_mode():
+        projected = [head.project(level, each) for level, each in enumerate(tokens)]
+        finest = head.finest(projected[0], grid)
+        assert finest.shape == (2, 8, 4 * grid[0], 4 * grid[1])
+        want = head(projected, grid)
+        assert torch.equal(head(projected, grid, finest), want)
+        assert torch.equal(head([torch.zeros_like(projected[0]), *projected[1:]], grid, finest), want)
+        assert not torch.allclose(head(projected, grid, finest + 1), want, atol=1e-2)
+
+
+def test_a_linear_head_has_nothing_to_make_beforehand():
+    assert LinearHead(dim=8, channels=4, patch_size=2).finest(noise(1, 6, 8), (2, 3)) is None
 
 
 def test_upsampling_keeps_corners():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import sys
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from manyview.alignment.pairs import make_pairs
 from manyview.errors import DeviceError, InputError
 from manyview.methods import pair_inference, pair_store
+from manyview.methods.devices import in_precision
 from manyview.methods.pair_inference import encode_pictures, infer_pairs
-from manyview.methods.pair_store import PairStore, free_memory
+from manyview.methods.pair_store import free_memory
 from manyview.networks.dust3r import Dust3R, Dust3RConfig
+from manyview.networks.layers.dpt import DPTHead
 from toys import random_images
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
@@ -27,6 +30,7 @@ SMALLEST_PAIRS = Dust3RConfig(
     patch_size=8, encoder_dim=32, encoder_heads=2, encoder_depth=1, decoder_dim=32, decoder_heads=2, decoder_depth=4,
     head_widths=(8, 8, 8, 8), head_features=8, head_last_features=8,
 )  # fmt: skip
+BYTES_PREPARED = 4 * 8 * (4 * 2) * (4 * 3)  # of a picture of LANDSCAPE on one side: float32, features, rows, columns
 OUT_OF_MEMORY = [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
 
 
@@ -52,7 +56,7 @@ def assert_as_pair_by_pair(found, network, images, tolerance=1e-6):
                 torch.testing.assert_close(mine[side], true[side], rtol=tolerance, atol=tolerance)
 
 
-def run_out_of_memory(monkeypatch, name: str, error: Exception, calls: int) -> list:
+def run_out_of_memory(monkeypatch, name: str, error: Exception | type[Exception], calls: int) -> list:
     """Let the first calls of a method of the network fail; the list receives (batch size, precision) of each call."""
     plain, made = getattr(Dust3R, name), []
 
@@ -141,6 +145,116 @@ def test_no_picture_is_encoded_twice(network, monkeypatch):
     assert len(seen) == 12
 
 
+def prepare_calls(monkeypatch) -> list[tuple[int, torch.Tensor, weakref.ref | None]]:
+    """A list that receives (side, tokens, what came of them) of each call of `prepare` from now on."""
+    plain, calls = Dust3R.prepare, []
+
+    def counted(self, tokens, grid, *, side):
+        made = plain(self, tokens, grid, side=side)
+        calls.append((side, tokens, None if made is None else weakref.ref(made)))
+        return made
+
+    monkeypatch.setattr(Dust3R, "prepare", counted)
+    return calls
+
+
+def count_alive(made: list) -> int:
+    """How many of the maps that `prepare_calls` has seen are still in memory."""
+    return sum(kept is not None and kept() is not None for _, _, kept in made)
+
+
+def give_room(monkeypatch, bytes_: int):
+    """Let the free memory be such that so many bytes may be kept of what heads make of single pictures."""
+    monkeypatch.setattr(pair_inference, "free_memory", lambda: bytes_)
+    monkeypatch.setattr(pair_inference, "PREPARED_SHARE", 1)
+
+
+def finest_calls(monkeypatch) -> list[int]:
+    """A list that receives the batch size of each call of `DPTHead.finest` from now on."""
+    plain, calls = DPTHead.finest, []
+    monkeypatch.setattr(
+        DPTHead, "finest", lambda self, tokens, grid: (calls.append(len(tokens)), plain(self, tokens, grid))[1]
+    )
+    return calls
+
+
+@pytest.mark.parametrize("pixels", [1, 10**9])
+def test_a_head_looks_at_no_picture_alone_twice(network, monkeypatch, pixels):
+    """Six pictures on two sides; nothing is left to do for a pair."""
+    monkeypatch.setitem(pair_inference.PIXELS_AT_ONCE, "cpu", pixels)
+    images = random_images([LANDSCAPE, PORTRAIT] * 3)
+    prepared, finest = prepare_calls(monkeypatch), finest_calls(monkeypatch)
+    infer_pairs(network, images, make_pairs(6, "complete"), **CPU)
+    assert finest == [1] * 12
+    for number, (side, tokens, _) in enumerate(prepared):
+        assert not any(side == other and torch.equal(tokens, seen) for other, seen, _ in prepared[:number])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("room", [0, 3 * BYTES_PREPARED, 10**9], ids=["nothing", "three", "all"])
+def test_what_is_kept_changes_no_bit(network, monkeypatch, room, dtype):
+    """One pair at a time, so that both ways work on the same shapes."""
+    monkeypatch.setitem(pair_inference.PIXELS_AT_ONCE, "cpu", 1)
+    images, edges = random_images([LANDSCAPE, PORTRAIT, LANDSCAPE, LANDSCAPE]), make_pairs(4, "complete")
+    encoded = encode_pictures(network, images, device=CPU["device"], dtype=dtype)
+    give_room(monkeypatch, room)
+    found = infer_pairs(network, images, edges, encoded=encoded, store="disk", **CPU)
+    assert found.dtype == dtype
+    with torch.inference_mode(), in_precision(network, dtype) as ready:
+        for row, pair in enumerate(edges.tolist()):
+            tokens, grids = [encoded.tokens[view][None] for view in pair], [ready.grid(images[view]) for view in pair]
+            plain = ready.decode(*tokens, *grids)
+            for side in (0, 1):
+                assert torch.equal(found.pairs.points[row][side], plain.points[side][0])
+                assert torch.equal(found.pairs.confidence[row][side], plain.confidence[side][0])
+
+
+@pytest.mark.parametrize(("maps", "calls"), [(0, 0), (1, 11), (2, 10), (5, 7), (6, 6), (100, 6)])
+def test_no_more_is_kept_than_there_is_room_for(network, monkeypatch, maps, calls):
+    """Three pictures on two sides in two pairs each: what is kept is made once, all else twice."""
+    monkeypatch.setitem(pair_inference.PIXELS_AT_ONCE, "cpu", 1)
+    give_room(monkeypatch, maps * BYTES_PREPARED + (BYTES_PREPARED - 1 if maps else 0))
+    made, alive, images = prepare_calls(monkeypatch), [], random_images([LANDSCAPE] * 3)
+
+    def look(done: int, total: int | None, what: str) -> None:
+        alive.append(count_alive(made))
+
+    with infer_pairs(network, images, make_pairs(3, "complete"), store="disk", progress=look, **CPU) as found:
+        assert len(made) == calls
+        assert max(alive) == min(maps, 6)
+        assert not count_alive(made)  # alignment has the memory for itself
+        assert_as_pair_by_pair(found, network, images)
+
+
+def test_memory_that_results_will_take_is_not_given_away(network, monkeypatch):
+    images, made = random_images([LANDSCAPE] * 2), prepare_calls(monkeypatch)
+    give_room(monkeypatch, 2 * 16 * 2 * 16 * 24)  # two pairs, two pictures, four floats a pixel
+    infer_pairs(network, images, make_pairs(2, "complete"), store="memory", **CPU)
+    assert not made
+    infer_pairs(network, images, make_pairs(2, "complete"), store="disk", **CPU)
+    assert made
+
+
+def test_linear_heads_have_nothing_to_keep(monkeypatch):
+    linear = Dust3R(replace(SMALLEST_PAIRS, head="linear")).eval()
+    images, made = random_images([LANDSCAPE, PORTRAIT]), prepare_calls(monkeypatch)
+    found = infer_pairs(linear, images, make_pairs(2, "complete"), **CPU)
+    assert {kept for _, _, kept in made} == {None}
+    assert_as_pair_by_pair(found, linear, images)
+
+
+def test_tokens_are_let_go_with_the_last_who_wants_them(network):
+    images = random_images([LANDSCAPE] * 2)
+    encoded = encode_pictures(network, images, **CPU)
+    tokens = weakref.ref(encoded.tokens[0])
+    found = infer_pairs(network, images, make_pairs(2, "complete"), encoded=encoded, **CPU)
+    assert tokens() is not None
+    del encoded
+    gc.collect()
+    assert tokens() is None
+    assert found.pairs.views == 2
+
+
 def test_pairs_of_equal_shapes_are_decoded_together(network, monkeypatch):
     calls = run_out_of_memory(monkeypatch, "decode", MemoryError(), 0)
     infer_pairs(network, random_images([LANDSCAPE] * 3 + [PORTRAIT]), make_pairs(4, "complete"), **CPU)
@@ -209,6 +323,19 @@ def test_out_of_memory_while_decoding_means_smaller_batches_with_the_same_result
     assert found.changes == ("ran out of memory; went on with smaller chunks",)
     monkeypatch.undo()
     assert_as_pair_by_pair(found, network, images)
+
+
+def test_out_of_memory_means_that_nothing_is_kept_of_single_pictures_any_more(network, monkeypatch):
+    run_out_of_memory(monkeypatch, "decode", MemoryError, 1)  # a new error each time: one that is kept keeps its frames
+    made, alive, images = prepare_calls(monkeypatch), [], random_images([LANDSCAPE] * 3)
+
+    def look(done: int, total: int | None, what: str) -> None:
+        alive.append(count_alive(made))
+
+    found = infer_pairs(network, images, make_pairs(3, "complete"), progress=look, **CPU)
+    assert len(made) == 6  # all in the first attempt
+    assert found.changes
+    assert alive == [0, 0]  # after encoding, and after all pairs in the second attempt
 
 
 def test_out_of_memory_later_on_does_not_decode_again_what_is_done(network, monkeypatch):
@@ -307,71 +434,6 @@ def test_a_store_on_disk_disappears(network, tmp_path, monkeypatch):
     del collected
     assert not is_mapped()
     assert not has_handles()
-
-
-@settings(max_examples=30, deadline=None)
-@given(data=st.data())
-def test_a_store_gives_back_what_was_written_in_any_order(data):
-    sizes = data.draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
-    view = st.integers(0, len(sizes) - 1)
-    edges = np.array(data.draw(st.lists(st.tuples(view, view), min_size=1, max_size=6)))
-    where = data.draw(st.sampled_from(["memory", "disk"]))
-    generator = torch.Generator().manual_seed(0)
-    written = {}
-    with PairStore(edges, sizes, where) as store:
-        for row in data.draw(st.permutations(range(len(edges)))):
-            shapes = [sizes[side] for side in edges[row].tolist()]
-            points, confidence = (
-                tuple(torch.randn(*shape, *last, generator=generator) for shape in shapes) for last in ((3,), ())
-            )
-            written[row] = (points, confidence)
-            store.write(row, points, confidence)
-        maps = store.maps()
-    assert store.bytes == sum(16 * sizes[side][0] * sizes[side][1] for edge in edges.tolist() for side in edge)
-    for row, (points, confidence) in written.items():
-        assert all(map(torch.equal, maps.points[row], points))
-        assert all(map(torch.equal, maps.confidence[row], confidence))
-
-
-def test_reading_from_disk_is_lazy_and_writing_to_it_stays_private():
-    edges, size = np.array([[0, 1], [1, 0]]), (4, 5)
-    with PairStore(edges, [size, size], "disk") as store:
-        for row in (0, 1):
-            store.write(row, (torch.ones(*size, 3),) * 2, (torch.full(size, 2.0),) * 2)
-        maps, again = store.maps(), store.maps()
-        assert maps.points[0][0].data_ptr() + 4 * 3 * 20 == maps.points[0][1].data_ptr()  # views of one file
-        maps.points[0][0].zero_()
-        assert again.points[0][0].min() == 1
-        np.testing.assert_array_equal(maps.scores, [4.0, 4.0])
-
-
-def test_a_full_disk_is_a_clear_error(monkeypatch, tmp_path):
-    edges, size = np.array([[0, 1]]), (4, 5)
-    usage = pair_store.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(pair_store.shutil, "disk_usage", lambda place: usage._replace(free=600))
-    with pytest.raises(DeviceError, match=r"on disk: .* has 0\.00 GiB left") as caught:
-        PairStore(edges, [size, size], "disk", folder=tmp_path)
-    assert "TMPDIR" in caught.value.hint
-    monkeypatch.undo()
-    store = PairStore(edges, [size, size], "disk", folder=tmp_path)
-
-    class Full:
-        def seek(self, place):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(store, "_file", Full())
-    with pytest.raises(DeviceError, match="No space left on device"):
-        store.write(0, (torch.ones(*size, 3),) * 2, (torch.ones(size),) * 2)
-    with pytest.raises(DeviceError, match="on disk"):
-        PairStore(edges, [size, size], "disk", folder=tmp_path / "missing")
-
-
-def test_more_than_all_memory_is_a_clear_error():
-    with pytest.raises(DeviceError, match="more than there is memory"):
-        PairStore(np.zeros((2**22, 2), dtype=np.int64), [(2**10, 2**10)], "memory")
 
 
 # ---------------------------------------------------------------- bad input

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from manyview.errors import InputError, ManyviewError
+from manyview.errors import ExportError, InputError, ManyviewError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -137,7 +137,7 @@ def reconstruct(
             image_size=image_size,
             fit=_one_of("fit", fit, ("crop", "pad")),
             intrinsics=_intrinsics(intrinsics),
-            options=named_options(loaded.info.family, {name: v for name, v in given.items() if v is not None}),
+            options=named_options(loaded.info.family, given),
             fps=fps,
             max_frames=max_frames,
             max_pixels=max_pixels,
@@ -165,6 +165,7 @@ def match(
     model: ModelName = "manyview-small-pairs",
     device: Device = "auto",
     lines: Annotated[int, typer.Option(min=0, max=100, help="Matches that are drawn.")] = 60,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the pixels of two photos that show the same place, and draw them (DUSt3R models)."""
@@ -173,11 +174,12 @@ def match(
     from manyview.methods.match import match_pictures
     from manyview.methods.model import load
 
+    outputs = [output] if matches is None else [output, matches]
+    _refuse_files(outputs, inputs=[first, second], overwrite=overwrite)
     loaded = load(model, device=device)
     found = match_pictures(loaded, first, second, square_ok=loaded.info.square_ok, cameras=loaded.info.cameras)
-    files = [save_match_picture(found, output, max_lines=lines)]
-    if matches is not None:
-        files.append(found.save(matches))
+    files = [] if matches is None else [found.save(matches)]
+    files.append(save_match_picture(found, output, max_lines=lines))
     print_json(found.figures) if as_json else show_figures(found.figures)
     show_files(files)
 
@@ -202,6 +204,10 @@ def export(
     scene: Annotated[Path, typer.Argument(help="A folder that `reconstruct` wrote.")],
     formats: Annotated[str, typer.Option("--formats", "-f", help="Comma-separated, as --export of reconstruct.")],
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Default: the same folder.")] = None,  # noqa: UP045
+    group: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Only the photos of this group, where they fall into groups without a link."),
+    ] = None,
     percentile: Percentile = 20.0,
     include_low_confidence: LowConfidence = False,
     copy_images: CopyImages = False,
@@ -212,7 +218,9 @@ def export(
     from manyview.scene import Scene
 
     options = _export_options(percentile, include_low_confidence, copy_images)
-    show_files(Scene.load(scene).export(output or scene, _listed(formats), options=options, overwrite=overwrite))
+    loaded = Scene.load(scene)
+    chosen = loaded if group is None else loaded.group(group)
+    show_files(chosen.export(output or scene, _listed(formats), options=options, overwrite=overwrite))
 
 
 @app.command()
@@ -366,6 +374,16 @@ def _export_options(percentile: float, include_low_confidence: bool, copy_images
         include_low_confidence=include_low_confidence,
         link_images="copy" if copy_images else "link",
     )
+
+
+def _refuse_files(outputs: list[Path], *, inputs: list[Path], overwrite: bool) -> None:
+    """Raise ExportError before the work if a file is in the way; the photos themselves are never replaced."""
+    photos = [path.resolve() for path in inputs]
+    for path in outputs:
+        if path.resolve() in photos:
+            raise ExportError(f"the output {path} is one of the photos", hint="Choose another name.")
+        if path.exists() and not overwrite:
+            raise ExportError(f"{path} exists", hint="Choose another name, or add --overwrite to replace it.")
 
 
 def _listed(text: str) -> list[str]:

@@ -188,9 +188,14 @@ class Scene:
         """What the world's origin is, in words."""
         if self.world == "given":
             return "world = that of the given cameras"
-        if self.views and self.views[0].camera is None:
-            return "world = about the camera of the first view, which could not be found exactly"
-        return "world = camera of the first view"
+        first = next((view for view in self.views if view.group == 0), None)
+        if first is None or first is self.views[0]:
+            words = "the first view"
+        else:
+            words = f"the first view that is linked, {first.name}"
+        if first is not None and first.camera is None:
+            return f"world = about the camera of {words}, which could not be found exactly"
+        return f"world = camera of {words}"
 
     @property
     def world_from_camera(self) -> np.ndarray:
@@ -212,7 +217,7 @@ class Scene:
         return 1 + max((view.group for view in self.views), default=0)
 
     def group(self, index: int) -> Scene:
-        """The views of one group as a scene of their own, in their own frame; 0 is the largest.
+        """The views of one group as a scene of their own, in their own frame; 0 is the one in the scene's world.
 
         Raises:
             InputError: there is no such group.
@@ -302,7 +307,8 @@ class Scene:
         photos = [Path(view.source) for view in self.views if view.source is not None]
         with staged(folder, overwrite=overwrite, last=SCENE_JSON, whole=overwrite, keep=photos) as staging:
             written = write_scene(self, staging)
-            written = [p for export in exporters for p in export(self, staging, options or ExportOptions())] + written
+            linked = self.group(0)
+            written = [p for export in exporters for p in export(linked, staging, options or ExportOptions())] + written
         return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
 
     def export(
@@ -315,7 +321,8 @@ class Scene:
     ) -> list[Path]:
         """Write this scene in the given formats ("ply", "glb", "colmap", "nerfstudio", "depth", "npz", "tum").
 
-        All formats are written, or none. Returns the paths in `folder`. The scene is not changed.
+        All formats are written, or none. Returns the paths in `folder`. The scene is not changed. Views of other groups,
+        which share no frame with the scene's world, are left out: export `scene.group(1)` for those.
 
         Raises:
             ExportError: an unknown format, a number that is not finite, or, as in `save`, files in the way.
@@ -326,7 +333,8 @@ class Scene:
         verify(self)
         folder = Path(folder)
         with staged(folder, overwrite=overwrite) as staging:
-            written = [path for export in exporters for path in export(self, staging, options or ExportOptions())]
+            linked = self.group(0)
+            written = [path for export in exporters for path in export(linked, staging, options or ExportOptions())]
         return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
 
 

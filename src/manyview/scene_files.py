@@ -76,8 +76,9 @@ def _problems(view: SceneView) -> list[str]:
     height, width = view.size
     shapes = {"depth": (), "points": (3,), "confidence": (), "valid": (), "image": (3,)}
     arrays = {name: getattr(view, name) for name in shapes} | {"original_from_network": view.original_from_network}
-    if view.camera is not None:
-        arrays |= {"camera.K": view.camera.K, "camera.world_from_camera": view.camera.world_from_camera}
+    for name, camera in (("camera", view.camera), ("group_camera", view.group_camera)):
+        if camera is not None:
+            arrays |= {f"{name}.K": camera.K, f"{name}.world_from_camera": camera.world_from_camera}
     found = [f"{name} is not finite" for name, array in arrays.items() if not np.isfinite(array).all()]
     for name, channels in shapes.items():
         if arrays[name].shape != (height, width, *channels):

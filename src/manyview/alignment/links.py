@@ -24,5 +24,7 @@ def link_quality(pairs: PairMaps) -> np.ndarray:
 
 
 def _high(confidence: torch.Tensor) -> float:
-    values = confidence.reshape(-1)
+    values = confidence[confidence > 0]  # what is padding, or not finite, says nothing
+    if not len(values):
+        return 0.0
     return float(values.kthvalue(max(1, round(SURE_SHARE * len(values)))).values)

@@ -41,7 +41,8 @@ def published_objective(
     """Confidence-weighted distances between the pictures' points and the pairs' points, averaged over pixels.
 
     The sum over edges e = (i, j) and pixels p of log(confidence) |X_i(p) - T_e y_e(p)|, divided by the number of
-    pixels of all first pictures, and the same of the second pictures. It needs memory for one map at a time.
+    pixels of all first pictures, and the same of the second pictures; 0 without edges. It needs memory for one map at a
+    time.
 
     Args:
         world_from_camera: (N, 4, 4), rigid.
@@ -50,6 +51,8 @@ def published_objective(
         world_from_pair: (E, 4, 4), similarities: the upper left block carries the scale.
         device: where to compute.
     """
+    if not len(pairs.edges):
+        return 0.0
     areas = pixels_of_sides(pairs)
     transforms = torch.as_tensor(world_from_pair, dtype=torch.float32, device=device)
     sums = torch.zeros(2, dtype=torch.float64, device=device)

@@ -11,7 +11,7 @@ world            = the first camera, or that of the cameras that were given
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,10 +21,13 @@ from manyview.alignment import Alignment, KnownCameras, PairMaps, align_pairs
 from manyview.alignment.align import merged
 from manyview.alignment.cleaning import clean_confidence
 from manyview.alignment.groups import groups
+from manyview.alignment.initial import scale_is_known
 from manyview.alignment.links import link_quality
 from manyview.alignment.pairs import make_pairs
 from manyview.alignment.retrieval import pairs_by_similarity, similarity
-from manyview.geometry import Camera, estimate_focal, intrinsics, picture_centre
+from manyview.alignment.two_views import align_two_views
+from manyview.errors import InputError
+from manyview.geometry import Camera, estimate_focal, intrinsics, picture_centre, points_from_depth
 from manyview.images import View, Views, to_network_tensor
 from manyview.methods.pair_inference import PairInference, encode_pictures, infer_pairs
 from manyview.methods.placing import Job, Known, Placed, first_cameras_are_worlds
@@ -41,7 +44,8 @@ class Dust3ROptions:
     Attributes:
         pairs: "auto": all of up to 16 pictures, else those that look alike; or a graph by name
             (`alignment.pairs.make_pairs`): "complete", "swin-5", "logwin-3", "oneref-0", ...
-        alignment: "fast", or "compatible": the published optimisation, step by step.
+        alignment: "fast", or "compatible": the published optimisation, step by step; of two pictures, without
+            `iterations`, the published shortcut.
         iterations: of "compatible"; 300 as published if None.
         clean: lower the confidence of points that another, surer view sees through.
     """
@@ -51,6 +55,15 @@ class Dust3ROptions:
     iterations: int | None = None
     clean: bool = True
 
+    def __post_init__(self) -> None:
+        if self.alignment not in ("fast", "compatible"):
+            raise InputError(f"unknown alignment {self.alignment!r}", hint='Choose "fast" or "compatible".')
+        if self.iterations is not None and self.alignment == "fast":
+            raise InputError(
+                "iterations are given to the fast alignment, which chooses its own steps",
+                hint='They belong to the alignment "compatible".',
+            )
+
 
 def reconstruct_views(network: Dust3R, job: Job, options: Dust3ROptions) -> Placed:
     """The whole way from pictures to placed views.
@@ -59,6 +72,8 @@ def reconstruct_views(network: Dust3R, job: Job, options: Dust3ROptions) -> Plac
         InputError: no such graph of pairs, or what is known of the cameras makes no sense.
         DeviceError: memory does not suffice.
     """
+    if options.pairs != "auto":
+        make_pairs(len(job.views), options.pairs)  # a name that is not known is said before the network runs
     with job.clock.measure("network"):
         inferred = run(network, job, options.pairs)
     with inferred, job.clock.measure("alignment"):
@@ -67,15 +82,22 @@ def reconstruct_views(network: Dust3R, job: Job, options: Dust3ROptions) -> Plac
         found = judged(inferred.pairs.edges, quality, aligned, job.info.least_link)
         confidence = clean_confidence(aligned) if options.clean else aligned.confidence
         pairs_run = len(quality)
+    given = any(job.known.camera_of(view) is not None for view in aligned.groups[0])
+    own_frames = aligned.groups[1:] if given else aligned.groups
     placed = [
         _scene_view(view, aligned, index, confidence[index], *found[index], known=job.known)
         for index, view in enumerate(job.views)
     ]
     return Placed(
-        views=placed if job.known.world_from_camera is not None else first_cameras_are_worlds(placed, aligned.groups),
+        views=first_cameras_are_worlds(placed, own_frames),
+        world="given" if given else "first camera",
         dtype=inferred.dtype,
         changes=inferred.changes,
-        warnings=apart(job.views, aligned.groups),
+        warnings=(
+            *apart(job.views, aligned.groups),
+            *_known_elsewhere(job, aligned.groups),
+            *_not_finite(inferred.masked_pixels),
+        ),
         settings={**asdict(options), "pairs_run": pairs_run, "objective": round(aligned.objective, 6)},
     )
 
@@ -132,11 +154,22 @@ def align(pairs: PairMaps, quality: np.ndarray, job: Job, options: Dust3ROptions
         else align_many(good.part(part), known.part(part), job, options)
         for part in parts
     ]
-    return results[0] if len(parts) == 1 else merged(good, parts, results)
+    return results[0] if len(parts) == 1 else replace(merged(good, parts, results), groups=in_one_frame(parts, known))
+
+
+def in_one_frame(parts: Sequence[Sequence[int]], known: KnownCameras) -> tuple[tuple[int, ...], ...]:
+    """Groups of views: parts whose known cameras tell frame and scale count as one, the first; the others follow."""
+    placed = [scale_is_known(known.part(part)) for part in parts]
+    together = sorted(view for part, is_placed in zip(parts, placed, strict=True) if is_placed for view in part)
+    others = [tuple(part) for part, is_placed in zip(parts, placed, strict=True) if not is_placed]
+    return (tuple(together), *others) if together else tuple(others)
 
 
 def align_many(pairs: PairMaps, known: KnownCameras, job: Job, options: Dust3ROptions) -> Alignment:
     """Cameras and depth of two or more pictures that are linked."""
+    nothing_known = known.world_from_camera is None and all(known.focal_of(view) is None for view in range(pairs.views))
+    if options.alignment == "compatible" and options.iterations is None and pairs.views == 2 and nothing_known:
+        return align_two_views(pairs)
     return align_pairs(
         pairs.edges,
         pairs.points,
@@ -236,11 +269,14 @@ def _scene_view(
     height, width = view.original_size
     original = view.original_from_network @ aligned.K[index] if known.K is None else known.K[index]
     if known.K is None:  # square pixels of the original, exactly: the network's may be a little off by rounding
-        original = intrinsics(float(np.sqrt(original[0, 0] * original[1, 1])), (original[0, 2], original[1, 2]))
+        original = intrinsics(float(np.sqrt(original[0, 0] * original[1, 1])), picture_centre(height, width))
     camera = Camera(K=original, world_from_camera=aligned.world_from_camera[index], width=width, height=height)
+    # Where every pair's numbers were not finite, confidence is 0 and depth made up.
+    depth = np.where(aligned.confidence[index] > 0, aligned.depth[index], np.nan)
+    network_K = np.linalg.inv(view.original_from_network) @ original
     return SceneView.masked(
-        depth=aligned.depth[index],
-        points=aligned.points(index),
+        depth=depth,
+        points=points_from_depth(depth, network_K, camera.world_from_camera),
         confidence=confidence,
         valid=view.valid,
         name=view.name,
@@ -265,3 +301,16 @@ def apart(views: Views, groups: Sequence[Sequence[int]]) -> tuple[str, ...]:
         return ()
     named = [f"group {n}: {', '.join(views[view].name for view in members)}" for n, members in enumerate(groups)]
     return (f"the photos fall into {len(groups)} groups without a link; each has its own frame. {'; '.join(named)}",)
+
+
+def _known_elsewhere(job: Job, groups: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """A warning where known cameras are of no use, since too few of their group are known to place it."""
+    lost = [view for members in groups[1:] for view in members if job.known.camera_of(view) is not None]
+    if not lost:
+        return ()
+    names = ", ".join(job.views[view].name for view in lost)
+    return (f"the known cameras of {names} could not be used: nothing links these photos to group 0",)
+
+
+def _not_finite(pixels: int) -> tuple[str, ...]:
+    return (f"{pixels} pixels of all pairs were not finite and took no part",) if pixels else ()

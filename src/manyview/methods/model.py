@@ -98,6 +98,7 @@ class Model:
             "device": str(self.device),
             "dtype": str(placed.dtype).removeprefix("torch."),
             "intrinsics": "given" if intrinsics is not None else "estimated",
+            "known_cameras": sum(camera is not None for camera in job.known.world_from_camera or ()),
             **placed.settings,
         }
         return Scene(
@@ -113,7 +114,7 @@ class Model:
             ),
             skipped=[(skipped.name, skipped.reason) for skipped in views.skipped],
             warnings=[*views.warnings, *placed.warnings, *_masked(placed.views)],
-            world="given" if world_from_camera is not None else "first camera",
+            world=placed.world,
         )
 
     def _place(self, job: Job, options: Options | None) -> Placed:
@@ -160,24 +161,25 @@ class Model:
         return self.info.least_confidence
 
 
-def named_options(family: str, given: Mapping[str, str | int]) -> Options:
-    """The options of a family from names and values, as the command line has them.
+def named_options(family: str, given: Mapping[str, str | int | None]) -> Options:
+    """The options of a family from names and values, as the command line has them; None where one is not given.
 
     Raises:
         InputError: an option is of another family, or a value is not one of those it can have.
     """
     kind = {"fast3r": Fast3ROptions, "dust3r": Dust3ROptions}[family]
     hints = get_type_hints(kind)
-    for name, value in given.items():
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, value in chosen.items():
         if name not in hints:
             raise InputError(
                 f"--{name} does not concern models of the family {family}",
-                hint=f"These have {', '.join(f'--{own}' for own in hints)}.",
+                hint=f"These have {', '.join(f'--{own}' for own in hints if own in given)}.",
             )
         allowed = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
         if allowed and value not in allowed:
             raise InputError(f"--{name} {value} is not known", hint=f"Choose one of {', '.join(allowed)}.")
-    return kind(**given)  # pyright: ignore[reportArgumentType]
+    return kind(**chosen)  # pyright: ignore[reportArgumentType]
 
 
 def load(

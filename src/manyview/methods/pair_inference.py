@@ -1,6 +1,7 @@
 """Many pairs through a pairwise network: each picture is encoded once, whatever the number of pairs it is in.
 
 pictures -> encoder, in batches of equal shape -> tokens (from which pairs may be chosen)
+tokens   -> what each side's head makes of a picture alone, kept while pairs need it and there is room
 pairs    -> decoders and heads, in batches of equal shapes -> points and confidence, on the host, a batch at a time
 """
 
@@ -18,8 +19,8 @@ from manyview.alignment.problem import PairMaps
 from manyview.errors import InputError
 from manyview.images import Progress
 from manyview.methods.devices import Rung, climb_down, in_precision
-from manyview.methods.pair_store import PairStore, Where
-from manyview.networks.dust3r import Dust3R
+from manyview.methods.pair_store import PairStore, Where, free_memory
+from manyview.networks.dust3r import Dust3R, Grid
 from manyview.networks.economy import Economy, finish_transfers
 from manyview.networks.pointmaps import Pointmaps
 
@@ -30,6 +31,7 @@ Shape = TypeVar("Shape", bound=Hashable)
 PIXELS_AT_ONCE = {"cpu": 200_000}
 PIXELS_AT_ONCE_ON_GPU = 8 * 2 * 384 * 512
 TOKEN_SHARE = 0.25  # of the free memory of a GPU; more tokens than that stay on the host
+PREPARED_SHARE = 0.25  # of the free memory of the device, for what heads make of single pictures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +58,6 @@ class PairInference:
     Attributes:
         pairs: points and confidence of each edge, float32, on the host. Confidence is 0 where a pixel is padding or a
             number is not finite (its point is 0 then).
-        encoded: the pictures' tokens.
         dtype: precision in which the pairs were decoded.
         changes: what was done to fit into memory, in words.
         masked_pixels: how many pixels, of all pairs, were not finite.
@@ -64,7 +65,6 @@ class PairInference:
     """
 
     pairs: PairMaps
-    encoded: EncodedPictures
     dtype: torch.dtype
     changes: tuple[str, ...]
     masked_pixels: int
@@ -156,7 +156,6 @@ def infer_pairs(
         _, rung, changes = climb_down(lambda rung: job.run(network, rung), encoded.dtype)
         return PairInference(
             pairs=kept.maps(),
-            encoded=encoded,
             dtype=rung.dtype,
             changes=tuple(dict.fromkeys(encoded.changes + changes)),
             masked_pixels=int(job.masked.sum()),
@@ -188,9 +187,19 @@ class _Job:
             self.done[:] = False
             self.dtype = rung.dtype
         with torch.inference_mode(), in_precision(network, rung.dtype) as ready:
+            prepared = PreparedPictures(ready, self._room_for_prepared(rung))
             for rows in self._batches(rung.economy):
-                self._keep(rows, self._decode(ready, rows, rung))
+                self._keep(rows, self._decode(ready, rows, rung, prepared))
                 _report(self.progress, int(self.done.sum()), len(self.edges), "pairs")
+
+    def _room_for_prepared(self, rung: Rung) -> int:
+        """Bytes; none once memory has run out."""
+        if rung.words != "normal":
+            return 0
+        if self.device.type == "cuda":
+            return int(PREPARED_SHARE * torch.cuda.mem_get_info(self.device)[0])
+        spoken_for = 0 if self.store.is_on_disk else self.store.bytes  # the system counts it once it is written to
+        return max(0, int(PREPARED_SHARE * (free_memory() - spoken_for)))
 
     def _batches(self, economy: Economy) -> Iterator[list[int]]:
         """Rows of pairs that are not done, of equal shapes each."""
@@ -200,7 +209,7 @@ class _Job:
         for batch in _batches(shapes, lambda shape: _at_once(shape, self.device, share)):
             yield [rows[index] for index in batch]
 
-    def _decode(self, network: Dust3R, rows: Sequence[int], rung: Rung) -> Pointmaps:
+    def _decode(self, network: Dust3R, rows: Sequence[int], rung: Rung, prepared: PreparedPictures) -> Pointmaps:
         """Of pairs of one shape, on the host."""
         sides = self.edges[rows].T.tolist()
         patch = network.config.patch_size
@@ -209,7 +218,8 @@ class _Job:
             torch.stack([self.encoded.tokens[view] for view in side]).to(device=self.device, dtype=rung.dtype)
             for side in sides
         ]
-        result = network.decode(tokens[0], tokens[1], grids[0], grids[1], rung.economy)
+        first, second = (prepared.of(side, sides[side], tokens[side], grids[side]) for side in (0, 1))
+        result = network.decode(tokens[0], tokens[1], grids[0], grids[1], rung.economy, (first, second))
         finish_transfers(rung.economy)
         return result
 
@@ -223,6 +233,39 @@ class _Job:
             self.store.write(row, (sides[0][0], sides[1][0]), (sides[0][1], sides[1][1]))
             self.masked[row] = sides[0][2] + sides[1][2]
             self.done[row] = True
+
+
+class PreparedPictures:
+    """What each side's head makes of a picture alone, once for all pairs that have the picture on this side.
+
+    The first ones that there is room for are kept, to the end; what comes later is made anew for every pair. So memory
+    grows with the pictures only, up to the room, and a graph too large for it costs no more than keeping nothing.
+
+    Args:
+        network: in the precision of the tokens.
+        room: bytes that may be kept; with 0 nothing is prepared.
+    """
+
+    def __init__(self, network: Dust3R, room: int) -> None:
+        self.network, self.room = network, room
+        self.kept: dict[tuple[int, int], Tensor] = {}  # of a side and a picture
+
+    def of(self, side: int, views: Sequence[int], tokens: Tensor, grid: Grid) -> Tensor | None:
+        """Of B pictures of one grid on one side, tokens (B, T, C): `prepared` of `Dust3R.decode`."""
+        if not (self.room or self.kept):
+            return None
+        made = [self._of_one(side, view, own, grid) for view, own in zip(views, tokens.split(1), strict=True)]
+        maps = [one for one in made if one is not None]
+        return torch.cat(maps) if maps else None
+
+    def _of_one(self, side: int, view: int, tokens: Tensor, grid: Grid) -> Tensor | None:
+        if (side, view) in self.kept:
+            return self.kept[side, view]
+        made = self.network.prepare(tokens, grid, side=side)
+        if made is not None and made.nbytes <= self.room:
+            self.kept[side, view] = made
+            self.room -= made.nbytes
+        return made
 
 
 def _encode(

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from manyview.alignment.problem import KnownCameras
 from manyview.errors import InputError
 from manyview.geometry import Camera, invert_rigid, transform_points
 from manyview.images import Progress, Views
 from manyview.networks.checkpoints.model_file import ModelInfo
-from manyview.scene import SceneView
+from manyview.scene import SceneView, World
 
 Settings = Mapping[str, "str | int | float | bool | None"]
 WORST_ASPECT = 1.2  # ratio of the two focal lengths beyond which an intrinsic matrix is taken for a mistake
@@ -55,9 +56,13 @@ class Known:
             InputError: shapes or numbers do not fit the pictures.
         """
         return cls(
-            K=None if K is None else _intrinsics(np.asarray(K, dtype=np.float64), views),
+            K=None if K is None else _intrinsics(_numbers(K, "intrinsics"), views),
             world_from_camera=None if world_from_camera is None else _cameras(world_from_camera, len(views)),
         )
+
+    def camera_of(self, view: int) -> np.ndarray | None:
+        """world_from_camera of a view, if it is known."""
+        return None if self.world_from_camera is None else self.world_from_camera[view]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,7 @@ class Placed:
         changes: what was done otherwise than asked for, in words.
         warnings: what the user should know of the result.
         settings: what was chosen on the way.
+        world: what the frame of the views of group 0 is.
     """
 
     views: list[SceneView]
@@ -101,6 +107,7 @@ class Placed:
     changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     settings: Settings = field(default_factory=dict)
+    world: World = "first camera"
 
 
 def _intrinsics(K: np.ndarray, views: Views) -> list[np.ndarray]:
@@ -121,6 +128,11 @@ def _check_fits(K: np.ndarray, size: tuple[int, int], name: str) -> None:
     height, width = size
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     hint = f"Give them in pixels of the upright original, here {width} x {height}."
+    if not np.allclose(K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
+        raise InputError(
+            f"{name}: {K.tolist()} is not a camera matrix without skew",
+            hint="Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].",
+        )
     if not (np.isfinite(K).all() and fx > 0 and fy > 0):
         raise InputError(f"{name}: the intrinsics have focal lengths {fx:g} and {fy:g}; expected pixels above 0")
     if not (0 <= cx <= width and 0 <= cy <= height):
@@ -136,7 +148,16 @@ def _cameras(given: Sequence[np.ndarray | None], count: int) -> list[np.ndarray 
         raise InputError(
             f"got {len(given)} known cameras for {count} views", hint="Give None for views whose camera is not known."
         )
-    return [None if camera is None else np.asarray(camera, dtype=np.float64) for camera in given]
+    cameras = [None if camera is None else _numbers(camera, "a known camera") for camera in given]
+    KnownCameras(world_from_camera=cameras).check(count)
+    return cameras
+
+
+def _numbers(given: object, what: str) -> np.ndarray:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} cannot be read as numbers: {error}", hint="Give an array.") from error
 
 
 # ------------------------------------------------------------------ the world

@@ -34,6 +34,7 @@ from manyview.networks.layers.vit import VisionTransformer
 from manyview.networks.pointmaps import Pointmaps
 
 Grid = tuple[int, int]
+Prepared = tuple[Tensor | None, Tensor | None]  # of the first and second side: what `Dust3R.prepare` gives
 CHANNELS = 4  # x, y, z, confidence
 
 
@@ -160,10 +161,28 @@ class Dust3R(nn.Module):
         """(B, 3, H, W) -> (B, T, encoder_dim). The tokens serve every pair that a picture is in, on either side."""
         return self.encoder(images.to(self.encoder.patch_embedding.weight.dtype))
 
+    def prepare(self, tokens: Tensor, grid: Grid, *, side: int) -> Tensor | None:
+        """What the head of a side (0 or 1) makes of a picture alone; None for a linear head, which only sees pairs.
+
+        Encoded tokens (B, T, encoder_dim) -> (B, head_features, 4 h, 4 w). It serves every pair that has the picture
+        on this side.
+        """
+        head = (self.first_head, self.second_head)[side]
+        return head.finest(head.project(0, tokens), grid)
+
     def decode(
-        self, first: Tensor, second: Tensor, first_grid: Grid, second_grid: Grid, economy: Economy = USUAL
+        self,
+        first: Tensor,
+        second: Tensor,
+        first_grid: Grid,
+        second_grid: Grid,
+        economy: Economy = USUAL,
+        prepared: Prepared = (None, None),
     ) -> Pointmaps:
-        """Encoded tokens (B, T, encoder_dim) and (B, S, encoder_dim) of both views -> Pointmaps."""
+        """Encoded tokens (B, T, encoder_dim) and (B, S, encoder_dim) of both views -> Pointmaps.
+
+        What is `prepared` already is not made again; that changes no number.
+        """
         heads = (self.first_head, self.second_head)
         maps: tuple[list[Tensor], list[Tensor]] = ([], [])
         for depth, sides in enumerate(self.decoder(first, second, first_grid, second_grid)):
@@ -172,8 +191,8 @@ class Dust3R(nn.Module):
                 for head, kept, tokens in zip(heads, maps, sides, strict=True):
                     kept.append(head.project(level, tokens))
         points, confidence = [], []
-        for head, projected, grid in zip(heads, maps, (first_grid, second_grid), strict=True):
-            xyz, sure = self.activate(head(projected, grid).float().permute(0, 2, 3, 1))
+        for head, projected, grid, finest in zip(heads, maps, (first_grid, second_grid), prepared, strict=True):
+            xyz, sure = self.activate(head(projected, grid, finest).float().permute(0, 2, 3, 1))
             points.append(to_host(xyz, economy))
             confidence.append(to_host(sure, economy))
         return Pointmaps(points=points, confidence=confidence)

@@ -72,16 +72,43 @@ class DPTHead(nn.Module):
         assert isinstance(block, Refine)
         return block
 
-    def forward(self, projected: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Four projected token maps (B, h * w, widths[i]) on a grid (h, w) -> (B, channels, h * p, w * p)."""
-        maps = [
-            narrow(resample(tokens.unflatten(1, grid).permute(0, 3, 1, 2)))  # tokens are channels-last already
-            for tokens, resample, narrow in zip(projected, self.resample, self.narrow, strict=True)
-        ]
+    def scale(self, level: int, projected: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Projected tokens (B, h * w, widths[level]) on a grid (h, w) -> (B, features, H, W) at the level's scale."""
+        tokens = projected.unflatten(1, grid).permute(0, 3, 1, 2)  # channels-last already
+        return self.narrow[level](self.resample[level](tokens))
+
+    def finest(self, projected: Tensor, grid: tuple[int, int]) -> Tensor:
+        """All that becomes of the shallowest tokens before coarser levels join in, a fifth of the head's work.
+
+        Where these tokens are the same in many calls (DUSt3R hooks the encoder's, which know nothing of the other
+        picture of a pair), this can be done once and handed to each call.
+
+        Args:
+            projected: (B, h * w, widths[0]), of level 0.
+            grid: (h, w).
+
+        Returns:
+            (B, features, 4 h, 4 w).
+        """
+        return self.refinement(0).join(self.scale(0, projected, grid))
+
+    def forward(self, projected: Sequence[Tensor], grid: tuple[int, int], finest: Tensor | None = None) -> Tensor:
+        """Four projected token maps -> one value a pixel and channel.
+
+        Args:
+            projected: four times (B, h * w, widths[i]).
+            grid: (h, w).
+            finest: what `finest` gives for `projected[0]`, if that is known already.
+
+        Returns:
+            (B, channels, h * p, w * p), p the side of a patch.
+        """
         height, width = grid
-        fused = self.refine[3](maps[3])[..., :height, :width]  # an odd grid was rounded up by the stride of level 3
-        for level in (2, 1, 0):
-            fused = self.refine[level](maps[level], fused)
+        fused = self.refine[3](self.scale(3, projected[3], grid))
+        fused = fused[..., :height, :width]  # an odd grid was rounded up by the stride of level 3
+        for level in (2, 1):
+            fused = self.refine[level](self.scale(level, projected[level], grid), fused)
+        fused = self.refinement(0).grow(fused + (self.finest(projected[0], grid) if finest is None else finest))
         fused = self.output[0](fused)
         fused = upsample(fused, (height * self.patch_size, width * self.patch_size))
         return self.output[2:](fused)
@@ -98,11 +125,14 @@ class Refine(nn.Module):
 
     def forward(self, here: Tensor, coarser: Tensor | None = None) -> Tensor:
         """(B, C, h, w) and optionally (B, C, h, w) from the coarser level -> (B, C, 2h, 2w)."""
-        merged = here if coarser is None else coarser + self.join(here)
+        return self.grow(here if coarser is None else coarser + self.join(here))
+
+    def grow(self, merged: Tensor) -> Tensor:
+        """Refine what is joined and double its size: (B, C, h, w) -> (B, C, 2h, 2w)."""
         # The published order is upsample, then 1x1 convolution. Both are linear and the weights of a bilinear sample
         # sum to one, so they commute exactly; in this order the convolution sees a quarter of the pixels.
         mixed = self.mix(self.smooth(merged))
-        return upsample(mixed, (2 * here.shape[-2], 2 * here.shape[-1]))
+        return upsample(mixed, (2 * merged.shape[-2], 2 * merged.shape[-1]))
 
 
 class ResidualConvolutions(nn.Module):

@@ -28,7 +28,10 @@ class LinearHead(nn.Module):
         """The tokens themselves: (B, T, dim)."""
         return tokens
 
-    def forward(self, projected: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def finest(self, projected: Tensor, grid: tuple[int, int]) -> None:
+        """Nothing can be done before the last tokens are known."""
+
+    def forward(self, projected: Sequence[Tensor], grid: tuple[int, int], finest: None = None) -> Tensor:
         """The last entry, (B, h * w, dim) on a grid (h, w) -> (B, channels, h * p, w * p)."""
         patches = self.patch(projected[-1]).mT.unflatten(-1, grid)  # within a patch: channel, then row, then column
         return F.pixel_shuffle(patches, self.patch_size)
