@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
-    command = " ".join(["python benchmarks/pair_inference.py", *(arguments or sys.argv[1:])])
+    command = shlex.join(["python", "benchmarks/pair_inference.py", *(arguments or sys.argv[1:])])
     if "speed" in options.parts:
         for name in options.cases:
             record.setdefault("speed", {})[name] = circumstances(command) | measure_case(name, options.repeats)

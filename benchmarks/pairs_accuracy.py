@@ -18,6 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import manyview
+from manyview.evaluation.folders import evaluate_on_folder
+from manyview.evaluation.held_out import Truth, compare_with_truth, native_size, photograph_world, pool
+from manyview.files import write_json
+from manyview.methods.model import Model, versions
+from manyview.scene import Scene
+from manyview.training.data import FIRST_HELD_OUT_SEED
 from model_card import (
     FOLDERS,
     MOST_REAL_VIEWS,
@@ -31,14 +39,6 @@ from model_card import (
     markdown,
     real_figures,
 )
-
-import manyview
-from manyview.evaluation.folders import evaluate_on_folder
-from manyview.evaluation.held_out import Truth, compare_with_truth, native_size, photograph_world, pool
-from manyview.files import write_json
-from manyview.methods.model import Model, versions
-from manyview.scene import Scene
-from manyview.training.data import FIRST_HELD_OUT_SEED
 
 Predictor = Callable[[Sequence[np.ndarray], Truth], Scene]
 VIEWS = (2, 4, 8)
@@ -54,9 +54,7 @@ def main() -> None:
         "command": f"python benchmarks/pairs_accuracy.py --scenes {options.scenes}",
         "hardware": hardware(pairs),
         "versions": versions(),
-        "models": [
-            {"name": model.info.name, "weights_sha256": model.info.weights_sha256} for model in (joint, pairs)
-        ],
+        "models": [{"name": model.info.name, "weights_sha256": model.info.weights_sha256} for model in (joint, pairs)],
         "picture_size": list(native_size(pairs)),
         "first_seed": FIRST_HELD_OUT_SEED,
         "worlds": [row for views in VIEWS for row in measure_worlds(joint, pairs, views, options.scenes)],

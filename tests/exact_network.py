@@ -1,4 +1,4 @@
-"""A DUSt3R network that knows the truth: it recognises photos of box-shaped rooms and says where each pixel's wall is."""
+"""A DUSt3R network that knows the truth: it recognises photos of box-shaped rooms and says where their walls are."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def take_photo(
     focal: float = 1.1,
     off_centre: tuple[float, float] = (0.0, 0.0),
 ) -> Photo:
-    """The photo of this number; sizes in pixels, the focal length in longer sides, the offset in shares of the sides."""
+    """The photo of this number; the focal length in longer sides, the offset in shares of the sides."""
     height, width = size
     centre_x, centre_y = picture_centre(height, width)
     K = intrinsics(focal * max(size), (centre_x + off_centre[0] * width, centre_y + off_centre[1] * height))

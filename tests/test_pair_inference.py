@@ -209,6 +209,16 @@ def test_what_is_kept_changes_no_bit(network, monkeypatch, room, dtype):
                 assert torch.equal(found.pairs.confidence[row][side], plain.confidence[side][0])
 
 
+def test_without_room_to_keep_it_a_head_looks_at_a_picture_alone_once_a_batch(network, monkeypatch):
+    images, edges = random_images([LANDSCAPE] * 4), make_pairs(4, "complete")
+    give_room(monkeypatch, 1)
+    made = prepare_calls(monkeypatch)
+    found = infer_pairs(network, images, edges, store="disk", **CPU)
+    assert len(made) == 8
+    monkeypatch.undo()
+    assert_as_pair_by_pair(found, network, images)
+
+
 @pytest.mark.parametrize(("maps", "calls"), [(0, 0), (1, 11), (2, 10), (5, 7), (6, 6), (100, 6)])
 def test_no_more_is_kept_than_there_is_room_for(network, monkeypatch, maps, calls):
     """Three pictures on two sides in two pairs each: what is kept is made once, all else twice."""

@@ -318,3 +318,110 @@ def test_file_names_are_flat_different_and_not_too_long(names):
     for name in made:
         assert name == Path(name).name and name not in (".", "..") and len(name.encode()) <= 200
         assert not set(name) & set('/\\:*?"<>|\0')
+
+
+# ---------------------------------------------------------------- photos that nothing links
+def in_groups(*groups: int) -> Scene:
+    """A scene whose views belong to these groups; those of groups beyond 0 keep their cameras as cameras in a group."""
+    scene = synthetic_scene(len(groups))
+    for index, group in enumerate(groups):
+        if group:
+            view = scene.views[index]
+            scene = with_view(
+                scene, index, group=group, camera=None, group_camera=view.camera, status="other_group",
+                status_reason="nothing links it",
+            )  # fmt: skip
+    return scene
+
+
+def test_groups_are_counted_and_each_is_a_scene_of_its_own():
+    scene = in_groups(0, 1, 0, 2)
+    assert (scene.groups, synthetic_scene(3).groups, replace(scene, views=()).groups) == (3, 1, 1)
+    whole = synthetic_scene(4)
+    for number, members in enumerate(([0, 2], [1], [3])):
+        part = scene.group(number)
+        assert [view.name for view in part.views] == [whole.views[index].name for index in members]
+        assert [view.status for view in part.views] == ["used"] * len(members)
+        assert np.array_equal(part.world_from_camera, whole.world_from_camera[members])
+        assert part.groups == 1
+        assert len(part.point_cloud(percentile=0)) == sum(int(whole.views[i].valid.sum()) for i in members)
+    for missing in (-1, 3):
+        with pytest.raises(InputError, match=f"no group {missing}"):
+            scene.group(missing)
+
+
+def test_a_scene_without_groups_is_its_own_only_one():
+    scene = replace(synthetic_scene(2), world="given")
+    assert scene.group(0).equals(replace(scene, views=list(scene.views)))
+
+
+def test_groups_and_the_world_survive_saving(tmp_path):
+    scene = replace(in_groups(0, 1, 0), world="given")
+    scene.save(tmp_path)
+    loaded = Scene.load(tmp_path)
+    assert loaded.equals(scene)
+    assert loaded.group(1).equals(scene.group(1))
+    assert (loaded.world, loaded.group(0).world, loaded.group(1).world) == ("given", "given", "first camera")
+    assert not loaded.equals(with_view(loaded, 1, group=2))
+    assert not loaded.equals(replace(loaded, world="first camera"))
+    described = json.loads((tmp_path / "scene.json").read_text())
+    assert "that of the given cameras" in described["frame"]
+    assert [view["group"] for view in described["views"]] == [0, 1, 0]
+
+
+def test_files_from_before_there_were_groups_are_read(tmp_path):
+    scene = synthetic_scene(2)
+    scene.save(tmp_path)
+    described = json.loads((tmp_path / "scene.json").read_text())
+    del described["world"]
+    for view in described["views"]:
+        del view["group"], view["group_camera"]
+    (tmp_path / "scene.json").write_text(json.dumps(described))
+    assert Scene.load(tmp_path).equals(scene)
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        (synthetic_scene(2), "world = camera of the first view"),
+        (in_groups(0, 1), "world = camera of the first view"),
+        (in_groups(1, 0), "world = camera of the first view that is linked, view1.png"),
+        (replace(in_groups(1, 0), world="given"), "world = that of the given cameras"),
+        (
+            without_camera(synthetic_scene(2), 0),
+            "world = about the camera of the first view, which could not be found exactly",
+        ),
+        (
+            without_camera(in_groups(1, 0), 1),
+            "world = about the camera of the first view that is linked, view1.png, which could not be found exactly",
+        ),
+    ],
+)
+def test_the_origin_is_said_in_words(scene, words):
+    assert scene.origin == words
+    assert scene.frame == f"{words}, OpenCV axes: x right, y down, z forward"
+
+
+@pytest.mark.parametrize("write", ["export", "write"])
+def test_files_of_a_scene_hold_the_views_that_share_its_world(tmp_path, write):
+    scene = in_groups(0, 1, 0)
+    getattr(scene, write)(tmp_path / "all", ["npz", "depth", "ply"])
+    scene.group(1).export(tmp_path / "one", ["npz"])
+    names = {}
+    for folder in ("all", "one"):
+        with np.load(tmp_path / folder / "scene.npz") as archive:
+            names[folder] = archive["name"].tolist()
+    assert names == {"all": ["view0.png", "view2.png"], "one": ["view1.png"]}
+    assert not (tmp_path / "all" / "depth" / "view1.tif").exists()
+    if write == "write":
+        assert Scene.load(tmp_path / "all").equals(scene)
+
+
+def test_a_camera_of_another_group_that_is_not_finite_is_never_written(tmp_path):
+    scene = in_groups(0, 1)
+    camera = scene.views[1].group_camera
+    assert camera is not None
+    broken = with_view(scene, 1, group_camera=replace(camera, K=np.full((3, 3), np.nan)))
+    with pytest.raises(ExportError, match=r"group_camera\.K is not finite"):
+        broken.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

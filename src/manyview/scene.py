@@ -321,8 +321,8 @@ class Scene:
     ) -> list[Path]:
         """Write this scene in the given formats ("ply", "glb", "colmap", "nerfstudio", "depth", "npz", "tum").
 
-        All formats are written, or none. Returns the paths in `folder`. The scene is not changed. Views of other groups,
-        which share no frame with the scene's world, are left out: export `scene.group(1)` for those.
+        All formats are written, or none. Returns the paths in `folder`. The scene is not changed. Views of other
+        groups, which share no frame with the scene's world, are left out: export `scene.group(1)` for those.
 
         Raises:
             ExportError: an unknown format, a number that is not finite, or, as in `save`, files in the way.

@@ -27,7 +27,7 @@ from manyview.alignment.pairs import make_pairs
 from manyview.alignment.retrieval import pairs_by_similarity, similarity
 from manyview.alignment.two_views import align_two_views
 from manyview.errors import InputError
-from manyview.geometry import Camera, estimate_focal, intrinsics, picture_centre, points_from_depth
+from manyview.geometry import Camera, default_focal, estimate_focal, intrinsics, picture_centre, points_from_depth
 from manyview.images import View, Views, to_network_tensor
 from manyview.methods.pair_inference import PairInference, encode_pictures, infer_pairs
 from manyview.methods.placing import Job, Known, Placed, first_cameras_are_worlds
@@ -197,6 +197,8 @@ def align_one(pairs: PairMaps, view: int, known: KnownCameras) -> Alignment:
     centre = known.principal_point_of(0, pairs.sizes[view])
     usable = np.where(confidence[..., None] > 0, points, np.nan)
     focal = known.focal_of(0) or estimate_focal(usable, confidence, principal_point=centre)
+    contradicts = focal <= 0  # every focal length there is: the camera is a guess
+    focal = default_focal(*pairs.sizes[view]) if contradicts else focal
     camera = known.camera_of(0)
     return Alignment(
         world_from_camera=np.eye(4)[None] if camera is None else camera[None],
@@ -209,6 +211,7 @@ def align_one(pairs: PairMaps, view: int, known: KnownCameras) -> Alignment:
         mode="fast",
         steps=0,
         groups=((0,),),
+        cameras_not_found=(0,) if contradicts else (),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from manyview.errors import ExportError, InputError
 from manyview.files import replaced, write_json
-from manyview.geometry import estimate_focal, intrinsics, picture_centre, transform_pixels
+from manyview.geometry import default_focal, estimate_focal, intrinsics, picture_centre, transform_pixels
 from manyview.geometry.absolute_pose import PoseStatus, check_intrinsics
 from manyview.geometry.matching import Search, reciprocal_matches
 from manyview.geometry.relative_pose import RelativePose, relative_pose_by_pnp, relative_pose_by_procrustes
@@ -223,6 +223,7 @@ def intrinsics_from_map(view: View, points: np.ndarray, confidence: np.ndarray) 
         principal_point=(float(centre_x), float(centre_y)),
         max_points=FOCAL_POINTS,
     )
+    focal = focal or default_focal(*view.size)  # the points contradict every focal length: a mere guess
     return intrinsics(focal / float(np.sqrt(abs(np.linalg.det(to_network[:2, :2])))), middle)
 
 

@@ -238,7 +238,7 @@ class _Job:
 class PreparedPictures:
     """What each side's head makes of a picture alone, once for all pairs that have the picture on this side.
 
-    The first ones that there is room for are kept, to the end; what comes later is made anew for every pair. So memory
+    The first ones that there is room for are kept, to the end; what comes later is made anew for every batch. So memory
     grows with the pictures only, up to the room, and a graph too large for it costs no more than keeping nothing.
 
     Args:
@@ -254,8 +254,9 @@ class PreparedPictures:
         """Of B pictures of one grid on one side, tokens (B, T, C): `prepared` of `Dust3R.decode`."""
         if not (self.room or self.kept):
             return None
-        made = [self._of_one(side, view, own, grid) for view, own in zip(views, tokens.split(1), strict=True)]
-        maps = [one for one in made if one is not None]
+        own = dict(zip(views, tokens.split(1), strict=True))  # a picture may be in several pairs of a batch
+        made = {view: self._of_one(side, view, alone, grid) for view, alone in own.items()}
+        maps = [one for one in (made[view] for view in views) if one is not None]
         return torch.cat(maps) if maps else None
 
     def _of_one(self, side: int, view: int, tokens: Tensor, grid: Grid) -> Tensor | None:

@@ -128,11 +128,6 @@ def _check_fits(K: np.ndarray, size: tuple[int, int], name: str) -> None:
     height, width = size
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     hint = f"Give them in pixels of the upright original, here {width} x {height}."
-    if not np.allclose(K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
-        raise InputError(
-            f"{name}: {K.tolist()} is not a camera matrix without skew",
-            hint="Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].",
-        )
     if not (np.isfinite(K).all() and fx > 0 and fy > 0):
         raise InputError(f"{name}: the intrinsics have focal lengths {fx:g} and {fy:g}; expected pixels above 0")
     if not (0 <= cx <= width and 0 <= cy <= height):
@@ -141,6 +136,11 @@ def _check_fits(K: np.ndarray, size: tuple[int, int], name: str) -> None:
         raise InputError(f"{name}: the focal lengths {fx:g} and {fy:g} differ too much", hint=hint)
     if not 1 / 20 < fx / max(height, width) < 20:
         raise InputError(f"{name}: a focal length of {fx:g} pixels does not fit a picture of this size", hint=hint)
+    if not np.allclose(K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
+        raise InputError(
+            f"{name}: {K.tolist()} is not a camera matrix without skew",
+            hint="Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].",
+        )
 
 
 def _cameras(given: Sequence[np.ndarray | None], count: int) -> list[np.ndarray | None]:
