@@ -289,3 +289,14 @@ def test_known_cameras_that_stand_in_one_place_do_not_join_parts():
     scene = reconstruct(known, world_from_camera=given)
     assert [view.group for view in scene.views] == [0, 0, 0, 1, 1, 1]
     assert any("array#3, array#4 could not be used" in warning for warning in scene.warnings)
+
+
+def test_cameras_of_some_views_do_not_let_the_scene_collapse():
+    known = photos(5)
+    model = exact_model(known, noise=0.03)
+    for views in ([0, 1], [0, 1, 2]):
+        scene = reconstruct(known, model, world_from_camera=cameras_of(known, views))
+        assert scale_of(scene, known) == pytest.approx(1, abs=0.03)
+        np.testing.assert_allclose(scene.K[:, 0, 0], K_of(known)[:, 0, 0], rtol=0.05)
+        found = np.linalg.inv(scene.world_from_camera[0]) @ scene.world_from_camera
+        np.testing.assert_allclose(found[:, :3, :3], cameras_in_first(known)[:, :3, :3], atol=0.02)

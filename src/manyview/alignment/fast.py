@@ -126,6 +126,7 @@ class Search:
         self.weight = sum(float(observed.weights.sum()) for observed in self.samples)
         self.freedom = freedom_of(known, pairs.views, device)
         fixed = [view for view in range(pairs.views) if known.camera_of(view) is not None]
+        self.can_collapse = scale_is_known(known) and any(known.focal_of(view) is None for view in fixed)
         self.anchor = self.placement.camera_centre[fixed[0]] if fixed else None
         self.progress = progress
         self.rounds = self.done = 0
@@ -138,8 +139,9 @@ class Search:
         for _ in range(MOST_SAMPLED_ROUNDS):
             floor = self._floor(current.loss)
             candidate = self._sampled_round(self._step(current, damping), current.depth, floor)
-            if candidate.loss < current.loss:
-                fall = 1 - candidate.loss / current.loss
+            ratio = self._loss_to_scale(candidate) / max(self._loss_to_scale(current), 1e-300)
+            if ratio < 1:
+                fall = 1 - ratio
                 current, damping = candidate, max(damping / 5, SMALLEST_DAMPING)
                 if fall < CONVERGED:
                     break
@@ -162,7 +164,7 @@ class Search:
             steps, floor = (FULL_DEPTH_STEPS, self._floor(best.loss)) if left else (LAST_DEPTH_STEPS, self._floor(0.0))
             candidate = self._full_round(self._step(best, damping), best.depth, floor, steps, forms=left > 0)
             losses.append(candidate.loss)
-            if candidate.loss < best.loss:
+            if self._loss_to_scale(candidate) < self._loss_to_scale(best):
                 best = candidate
             else:
                 damping = 100 * damping
@@ -204,10 +206,18 @@ class Search:
         """Distances that count as equally small, where the mean distance is that of an objective."""
         return max(FLOOR * loss / max(self.weight, 1e-30), SMALLEST_FLOOR * self.usual_depth)
 
+    def _loss_to_scale(self, found: Round) -> float:
+        """The objective; relative to the mean scale of the pairs where known cameras alone hold the scale.
+
+        The plain objective, a sum of lengths, falls as everything but these cameras shrinks. Where their focal lengths
+        are known too, parallax stops that; where they are not, scenes end flat, with cameras of any focal length.
+        """
+        return found.loss / float(found.placement.pair_log_scale.mean().exp()) if self.can_collapse else found.loss
+
     def _step(self, current: Round, damping: float) -> Placement:
-        pairs, cameras = (
-            RELAXATION * motion for motion in solve(current.blocks, len(self.middles), self.freedom, damping)
-        )
+        gain = current.loss if self.can_collapse else 0.0  # of the logarithm of `_loss_to_scale`, times the loss
+        motions = solve(current.blocks, len(self.middles), self.freedom, damping, gain)
+        pairs, cameras = (RELAXATION * motion for motion in motions)
         for motion in (pairs, cameras):
             motion[:, TURN].clamp_(-LARGEST_TURN, LARGEST_TURN)
             motion[:, GROWTH].clamp_(-LARGEST_GROWTH, LARGEST_GROWTH)

@@ -46,20 +46,23 @@ class Reduced:
     camera_by_pairs: Tensor
 
 
-def solve(blocks: Sequence[Block], pairs: int, freedom: Freedom, damping: float) -> tuple[Tensor, Tensor]:
+def solve(
+    blocks: Sequence[Block], pairs: int, freedom: Freedom, damping: float, scale_gain: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The motions of the pairs (E, 7) and of the cameras (N, 7) that minimise the damped sum of all forms.
 
     Args:
         blocks: of all N pictures, in order.
         pairs: E.
         damping: share of its diagonal that is added to the matrix.
+        scale_gain: how much is gained as the mean log scale of the pairs grows by 1.
     """
     pair_floor = TINY * torch.cat([block.pairs.diagonal().view(-1, 7) for block in blocks]).amax(0) + LEAST
     camera_floor = TINY * torch.stack([block.camera.diagonal() for block in blocks]).amax(0) + LEAST
     reduced = [
         without_camera(block, freedom.cameras[block.view], damping, pair_floor, camera_floor) for block in blocks
     ]
-    gradient = blocks[0].pair_gradient.new_zeros(7 * pairs)
+    gradient = -scale_gain / pairs * scale_direction(blocks[0].pair_gradient.new_zeros(7 * pairs))
     for part in reduced:
         gradient[part.unknowns] += part.gradient
     motion = by_conjugate_gradients(reduced, gradient, freedom.keep_scale)
