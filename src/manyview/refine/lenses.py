@@ -1,0 +1,135 @@
+"""Our intrinsics and COLMAP's cameras, which put pixel centres at half integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manyview.formats.describe import HALF_PIXEL
+from manyview.geometry import default_focal, intrinsics, picture_centre
+from manyview.refine.options import GivenCameras, RefineOptions
+from manyview.refine.overlap import camera_in_group
+from manyview.scene import SceneView
+
+if TYPE_CHECKING:
+    import pycolmap
+
+SQUARE = 1e-6  # relative difference of focal lengths up to which pixels are square
+_WITH_TWO_FOCALS = {"SIMPLE_PINHOLE": "PINHOLE", "SIMPLE_RADIAL": "OPENCV"}
+_COEFFICIENTS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "OPENCV": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lenses:
+    """The cameras that took N photos, before refinement.
+
+    Attributes:
+        number_of: the camera of each view, from 1.
+        K: the intrinsics of each camera, original pixels.
+        sizes: (height, width) of each camera's photos.
+        fixed: numbers of those that may not change.
+        model: COLMAP's name for each.
+    """
+
+    number_of: tuple[int, ...]
+    K: Mapping[int, np.ndarray]
+    sizes: Mapping[int, tuple[int, int]]
+    fixed: frozenset[int]
+    model: Mapping[int, str]
+
+    def colmap_camera(self, number: int, K: np.ndarray | None = None) -> pycolmap.Camera:
+        """A camera without distortion, of these or of other intrinsics."""
+        import pycolmap
+
+        height, width = self.sizes[number]
+        camera = pycolmap.Camera(
+            camera_id=number,
+            model=self.model[number],
+            width=width,
+            height=height,
+            params=_parameters(self.model[number], self.K[number] if K is None else K),
+        )
+        camera.has_prior_focal_length = number in self.fixed
+        return camera
+
+    def with_usual_focal(self, number: int) -> pycolmap.Camera:
+        """The camera that COLMAP starts from where it knows nothing."""
+        height, width = self.sizes[number]
+        return self.colmap_camera(number, intrinsics(1.2 * max(height, width), picture_centre(height, width)))
+
+
+def find_lenses(views: Sequence[SceneView], given: GivenCameras, options: RefineOptions) -> Lenses:
+    """Which views share a camera, and what is known of it: given intrinsics, else the median of the network's.
+
+    Shared intrinsics are those of all photos of one size with the same given K, or without one.
+    """
+    keys = [_key(index, view, given, options) for index, view in enumerate(views)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
+    number_of = tuple(numbers[key] for key in keys)
+    members = {number: [i for i, other in enumerate(number_of) if other == number] for number in numbers.values()}
+    K = {number: _K_of(views, own, given) for number, own in members.items()}
+    known = {number for number, own in members.items() if given.K_of(own[0]) is not None}
+    return Lenses(
+        number_of=number_of,
+        K=K,
+        sizes={
+            number: (int(views[own[0]].original_size[0]), int(views[own[0]].original_size[1]))
+            for number, own in members.items()
+        },
+        fixed=frozenset(members if not options.refine_intrinsics else known),
+        model={number: _model_for(matrix, options.camera_model) for number, matrix in K.items()},
+    )
+
+
+def K_of_colmap(camera: pycolmap.Camera) -> np.ndarray:
+    """(3, 3) with integers at pixel centres; distortion is left out."""
+    K = np.asarray(camera.calibration_matrix(), dtype=np.float64).copy()
+    K[:2, 2] -= HALF_PIXEL
+    return K
+
+
+def distortion_of(camera: pycolmap.Camera) -> np.ndarray:
+    """The coefficients after the intrinsics: () for pinholes, (k,) for SIMPLE_RADIAL, (k1, k2, p1, p2) for OPENCV."""
+    count = _COEFFICIENTS[camera.model_name]
+    return np.asarray(camera.params, dtype=np.float64)[len(camera.params) - count :].copy()
+
+
+def without_distortion(camera: pycolmap.Camera, pixels: np.ndarray) -> np.ndarray:
+    """(M, 2) original pixels -> where a pinhole with the same intrinsics would show the same; nan if nowhere."""
+    if not distortion_of(camera).any():
+        return pixels
+    rays = np.asarray(camera.cam_from_img(np.ascontiguousarray(pixels + HALF_PIXEL)), dtype=np.float64).reshape(-1, 2)
+    K = K_of_colmap(camera)
+    return rays @ K[:2, :2].T + K[:2, 2]
+
+
+def _key(index: int, view: SceneView, given: GivenCameras, options: RefineOptions) -> tuple:
+    if options.intrinsics == "per_view":
+        return (index,)
+    K = given.K_of(index)
+    return (*view.original_size, None if K is None else K.tobytes())
+
+
+def _K_of(views: Sequence[SceneView], members: Sequence[int], given: GivenCameras) -> np.ndarray:
+    known = given.K_of(members[0])
+    if known is not None:
+        return known
+    cameras = [camera for camera in (camera_in_group(views[member]) for member in members) if camera is not None]
+    if not cameras:
+        height, width = views[members[0]].original_size
+        return intrinsics(default_focal(height, width), picture_centre(height, width))
+    return np.median([camera.K for camera in cameras], axis=0)
+
+
+def _model_for(K: np.ndarray, model: str) -> str:
+    """The model asked for, or its sister with two focal lengths where pixels are not square."""
+    is_square = abs(K[0, 0] / K[1, 1] - 1) < SQUARE
+    return model if is_square else _WITH_TWO_FOCALS.get(model, model)
+
+
+def _parameters(model: str, K: np.ndarray) -> list[float]:
+    focals = [K[0, 0], K[1, 1]] if model in ("PINHOLE", "OPENCV") else [(K[0, 0] + K[1, 1]) / 2]
+    return [*focals, K[0, 2] + HALF_PIXEL, K[1, 2] + HALF_PIXEL, *[0.0] * _COEFFICIENTS[model]]

@@ -1,0 +1,231 @@
+"""Mapping: from cameras that agree with the matches, or photo by photo where there are none, to a sparse model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manyview.geometry import Camera, Similarity, invert_rigid
+from manyview.refine.agreement import share_explained
+from manyview.refine.bundle import Anchors
+from manyview.refine.matching import VerifiedPair, connected, image_name
+from manyview.refine.settling import (
+    FILTER_ERROR,
+    Mapped,
+    Part,
+    cameras_of,
+    mapper_options,
+    settle,
+    triangulation_options,
+)
+from manyview.refine.two_views import relative_motion
+from manyview.refine.unregistered import movement
+
+if TYPE_CHECKING:
+    import pycolmap
+
+START_SLACK = 1.5  # times the usual limit: cameras that are so near are worth starting from
+LOOSE_SLACK = 6.0  # the same where incremental mapping has left views out
+START_SHARE = 0.5  # of a pair's matches that they have to explain so
+# A model is not tried to be bettered if it explains this share of the matches, with at most this error in pixels of the
+# picture with the features, and lies near its start: one that had to move far may have come to rest in a wrong place.
+GOOD_SHARE, GOOD_ERROR, GOOD_TURN = 0.97, 1.0, 5.0
+LEAST_ANGLE = 2.0  # degrees between the rays of a pair that a model can start from
+PAIRS_TRIED = 3
+
+
+# ------------------------------------------------------------------ the choice
+def map_part(part: Part) -> list[Mapped]:
+    """Models of the part's views, none of which is in two of them; the first is the best one of most views.
+
+    It starts from the cameras that agree with the matches. Where that leaves views out, or explains the matches badly,
+    incremental mapping is tried: from the network's focal lengths, then from COLMAP's usual ones, then from single
+    pairs; then cameras that agree only loosely. What registers more views is kept, and of equals what explains the
+    matches better.
+    """
+    models = map_from_start(part, START_SLACK)
+    if models and is_good(models[0], part):
+        return models
+    ways: list[Callable[[], list[Mapped]]] = [
+        lambda: map_incrementally(part, usual_focal=False),
+        lambda: map_incrementally(part, usual_focal=True),
+        lambda: map_from_pairs(part),
+        lambda: map_from_start(part, LOOSE_SLACK),
+    ]
+    if len(part.anchors.constant) > 1:  # the frame is given, and a model of its own frame is of no use
+        ways = ways[3:]
+    for way in ways:
+        models += way()
+        if any(len(model.views) == len(part.members) for model in models):
+            break
+    return disjoint(sorted(models, key=rank, reverse=True))
+
+
+def is_good(model: Mapped, part: Part) -> bool:
+    """Whether all views are registered, nearly all matches explained, and the cameras are near where they started."""
+    limit = GOOD_ERROR * part.database.resolution
+    complete = len(model.views) == len(part.members)
+    fits = model.agreement.explained >= GOOD_SHARE and model.agreement.median_error < limit
+    return complete and fits and _turned(model, part) < GOOD_TURN
+
+
+def _turned(model: Mapped, part: Part) -> float:
+    """Median over the linked pairs, degrees: how far their relative rotation is from that of the starting cameras."""
+    cameras = cameras_of(model.model, len(part.database.features))
+    angles = [0.0]
+    for pair in part.pairs:
+        found = cameras[pair.first], cameras[pair.second]
+        start = part.start.get(pair.first), part.start.get(pair.second)
+        if found[0] and found[1] and start[0] and start[1]:
+            before = start[0].camera_from_world @ start[1].world_from_camera
+            after = found[0].camera_from_world @ found[1].world_from_camera
+            angles.append(movement(before, after, Similarity.identity())[0])
+    return float(np.median(angles))
+
+
+def rank(model: Mapped) -> tuple[int, float, float]:
+    """More views first, then what explains more, then the smaller errors."""
+    return len(model.views), round(model.agreement.explained, 2), -model.agreement.median_error
+
+
+def disjoint(models: Sequence[Mapped]) -> list[Mapped]:
+    """Those that share no view with an earlier one."""
+    kept: list[Mapped] = []
+    for model in models:
+        if not any(set(model.views) & set(other.views) for other in kept):
+            kept.append(model)
+    return kept
+
+
+# ------------------------------------------------------------------ from cameras
+def agreeing_views(part: Part, slack: float) -> tuple[int, ...]:
+    """The largest set of views whose starting cameras agree, pair by pair, with the matches that link them.
+
+    Constant cameras are always among them.
+    """
+    if len(part.anchors.constant) > 1:
+        return tuple(sorted(part.anchors.constant))
+    edges = [
+        (pair.first, pair.second)
+        for pair in part.pairs
+        if pair.first in part.start
+        and pair.second in part.start
+        and share_explained(part.start[pair.first], part.start[pair.second], pair, slack=slack) >= START_SHARE
+    ]
+    largest = connected(edges, 1 + max(part.members))[0]
+    return largest if len(largest) > 1 else ()
+
+
+def map_from_start(part: Part, slack: float) -> list[Mapped]:
+    """A model that starts from the cameras which agree with the matches; empty if there are none.
+
+    Args:
+        part: the views.
+        slack: times the usual limit up to which they do.
+    """
+    views = agreeing_views(part, slack)
+    if not views:
+        return []
+    model = settle(part, {view: part.start[view] for view in views}, {}, "start", part.members)
+    return [] if model is None else [model]
+
+
+# ------------------------------------------------------------------ photo by photo
+def map_incrementally(part: Part, *, usual_focal: bool) -> list[Mapped]:
+    """Models by COLMAP's incremental mapping, each settled as those from cameras are; the largest first.
+
+    Args:
+        part: the views.
+        usual_focal: start from COLMAP's usual focal length instead of the network's, where it is not known.
+    """
+    database = part.database
+    lenses = database.lenses
+    free = [number for number in set(lenses.number_of) if number not in lenses.fixed]
+    if usual_focal and not free:
+        return []
+    if usual_focal:
+        database.set_cameras([lenses.with_usual_focal(number) for number in free])
+    try:
+        found = _run_pipeline(part)
+    finally:
+        if usual_focal:
+            database.set_cameras([lenses.colmap_camera(number) for number in free])
+    settled = []
+    for model in sorted(found, key=lambda model: -model.num_reg_images()):
+        placed = {
+            view: camera
+            for view, camera in enumerate(cameras_of(model, len(database.features)))
+            if camera is not None and view in part.members
+        }
+        kept = {number: model.camera(number) for number in {lenses.number_of[view] for view in placed}}
+        if len(placed) > 1:
+            settled.append(settle(_in_its_frame(part), placed, kept, "incremental", part.members))
+    return [model for model in settled if model is not None]
+
+
+def _in_its_frame(part: Part) -> Part:
+    """Without given positions: a model that is not in their frame must not be pulled towards them."""
+    return replace(part, anchors=Anchors(fixed_lenses=part.anchors.fixed_lenses))
+
+
+def _run_pipeline(part: Part) -> list[pycolmap.Reconstruction]:
+    import pycolmap
+
+    settings = pycolmap.IncrementalPipelineOptions()
+    settings.image_names = [image_name(view) for view in part.members]
+    settings.extract_colors = False
+    settings.min_model_size = 2
+    settings.min_num_matches = part.options.min_matches
+    settings.num_threads, settings.random_seed = part.options.thread_count, part.options.seed
+    settings.constant_cameras = set(part.database.lenses.fixed)
+    settings.ba_refine_principal_point = False  # only once all is in place
+    settings.mapper = mapper_options(part, FILTER_ERROR)
+    settings.triangulation = triangulation_options(part, FILTER_ERROR)
+    settings.triangulation.ignore_two_view_tracks = True
+    pycolmap.set_random_seed(part.options.seed)
+    with TemporaryDirectory(prefix="manyview-mapping-") as folder:
+        found = pycolmap.incremental_mapping(str(part.database.path), str(Path(folder)), folder, settings)
+    return [found[number] for number in sorted(found)]
+
+
+# ------------------------------------------------------------------ from one pair
+def map_from_pairs(part: Part) -> list[Mapped]:
+    """A model that grows from a pair of views: for few photos, of which COLMAP asks more than they have.
+
+    Some pairs with many matches and enough parallax are tried, with the intrinsics that are known or the network's.
+    """
+    models = []
+    tried = 0
+    for pair in sorted(part.pairs, key=lambda pair: -len(pair)):
+        cameras = _two_views(part, pair)
+        if cameras is None:
+            continue
+        model = settle(_in_its_frame(part), cameras, {}, "incremental", part.members)
+        tried += 1
+        if model is not None:
+            models.append(model)
+        if tried == PAIRS_TRIED or (model is not None and len(model.views) == len(part.members)):
+            break
+    return models
+
+
+def _two_views(part: Part, pair: VerifiedPair) -> dict[int, Camera] | None:
+    """Cameras of a pair from its matches alone, in the first one's frame; None without enough parallax."""
+    lenses = part.database.lenses
+    ends = (pair.first, pair.first_pixels), (pair.second, pair.second_pixels)
+    first, second = ((lenses.colmap_camera(lenses.number_of[view]), pixels) for view, pixels in ends)
+    limit = FILTER_ERROR * part.database.resolution
+    found = relative_motion(first, second, limit=limit, seed=part.options.seed)
+    if found is None or not found[1] > LEAST_ANGLE:
+        return None
+    cameras = {}
+    for (view, _), matrix in zip(ends, (np.eye(4), invert_rigid(found[0])), strict=True):
+        number = lenses.number_of[view]
+        height, width = lenses.sizes[number]
+        cameras[view] = Camera(K=lenses.K[number], world_from_camera=matrix, width=width, height=height)
+    return cameras
