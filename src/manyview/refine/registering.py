@@ -100,13 +100,8 @@ def register_by_few(
         return None
     lens = model.camera(model.image(candidate.view + 1).camera_id)
     others = {view: camera for view, camera in _registered(model, candidate.pairs).items() if view != candidate.view}
-    ways: list[tuple[How, list[np.ndarray]]] = [
-        (
-            "matches",
-            [*_by_points(candidate, lens, limit, seed), *_by_pairs(candidate, model, lens, others, limit, seed)],
-        ),
-        ("guess", _by_guess(candidate, lens, limit)),
-    ]
+    alone = [*_by_points(candidate, lens, limit, seed), *_by_pairs(candidate, model, lens, others, limit, seed)]
+    ways: list[tuple[How, list[np.ndarray]]] = [("matches", alone), ("guess", _by_guess(candidate, lens, limit))]
     for how, cameras in ways:
         judged = [(_explained(candidate, camera, lens, others, limit), row) for row, camera in enumerate(cameras)]
         best = max(judged, default=((0.0, 0.0), -1))
