@@ -37,6 +37,7 @@ START_SHARE = 0.5  # of a pair's matches that they have to explain so
 GOOD_SHARE, GOOD_ERROR, GOOD_TURN = 0.97, 1.0, 5.0
 LEAST_ANGLE = 2.0  # degrees between the rays of a pair that a model can start from
 PAIRS_TRIED = 3
+SOUND_SHARE = 0.65  # of the matches between its own views that a model should explain
 
 
 # ------------------------------------------------------------------ the choice
@@ -61,7 +62,7 @@ def map_part(part: Part) -> list[Mapped]:
         ways = ways[3:]
     for way in ways:
         models += way()
-        if any(len(model.views) == len(part.members) for model in models):
+        if any(len(model.views) == len(part.members) and is_sound(model) for model in models):
             break
     return disjoint(sorted(models, key=rank, reverse=True))
 
@@ -88,9 +89,19 @@ def _turned(model: Mapped, part: Part) -> float:
     return float(np.median(angles))
 
 
-def rank(model: Mapped) -> tuple[int, float, float]:
-    """More views first, then what explains more, then the smaller errors."""
-    return len(model.views), round(model.agreement.explained, 2), -model.agreement.median_error
+def is_sound(model: Mapped) -> bool:
+    """Whether a model explains most of the matches between its own views.
+
+    Where much repeats itself, or only two views can be compared, a wrong model can have many views and points, too.
+    """
+    return model.within.explained >= SOUND_SHARE
+
+
+def rank(model: Mapped) -> tuple[bool, int, float, float]:
+    """Sound ones first, of these those of more views, then what explains more, then the smaller errors."""
+    sound = is_sound(model)
+    views = len(model.views) if sound else 0
+    return sound, views, round(model.agreement.explained, 2), -model.agreement.median_error
 
 
 def disjoint(models: Sequence[Mapped]) -> list[Mapped]:

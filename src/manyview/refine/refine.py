@@ -44,6 +44,7 @@ Progress: TypeAlias = Callable[[int, "int | None", str], None]
 DATABASE = "matches.db"
 MOST_BRIDGES = 200  # pairs that are tried in addition where the matches leave parts without a link
 STEPS = 4
+LEAST_EXPLAINED = 0.5  # of its matches: a model that explains less is not trusted
 
 
 @dataclass
@@ -192,8 +193,11 @@ def _map_one(part: Part, views: Sequence[SceneView], given: GivenCameras) -> tup
         return [], "no parallax: a turn explains all its matches, which tell nothing of depth", [told]
     models = [_with_positions(part, model) for model in map_part(part)]
     told = [*doubts_about_intrinsics(part, models, given), *doubts_about_cameras(part, views, given)]
-    kept = [model for model in models if not _network_is_better(part, views, model)]
-    if len(kept) < len(models):
+    sound = [model for model in models if model.within.explained >= LEAST_EXPLAINED]
+    kept = [model for model in sound if not _network_is_better(part, views, model)]
+    if len(sound) < len(models):
+        told.append(f"{names}: matches contradict each other, no cameras explain half of them; the network's are kept")
+    if len(kept) < len(sound):
         told.append(f"{names}: the network's cameras explain the matches better than the refined ones, and are kept")
     reason = "its verified matches do not determine a camera" if models else "mapping found no model of its group"
     return kept, reason, told

@@ -206,7 +206,8 @@ def _by_pairs(
     seed: int,
 ) -> list[np.ndarray]:
     """From the matches with each registered view; the known points tell how far away it is."""
-    rays = np.column_stack([lens.cam_from_img(np.ascontiguousarray(candidate.pixels)), np.ones(len(candidate.pixels))])
+    flat = np.asarray(lens.cam_from_img(np.ascontiguousarray(candidate.pixels)), dtype=np.float64).reshape(-1, 2)
+    rays = np.column_stack([flat, np.ones(len(flat))])
     found = []
     for pair in candidate.pairs:
         is_second = candidate.view == pair.second

@@ -39,6 +39,7 @@ class Mapped:
         views: those that are registered, in order.
         guessed: those among them that only the network's camera made it possible to register.
         agreement: with the verified matches of its part; views that are not registered explain none.
+        within: with those between its own views.
     """
 
     model: pycolmap.Reconstruction
@@ -46,6 +47,7 @@ class Mapped:
     views: tuple[int, ...]
     guessed: frozenset[int]
     agreement: Agreement
+    within: Agreement
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,7 +173,7 @@ def _register_more(
     cache: pycolmap.DatabaseCache,
     wanted: Sequence[int],
 ) -> frozenset[int]:
-    """Register the other views: by their matches alone, then by fewer of them, or with the starting camera as a guess."""
+    """Register the other views: by matches alone, then by fewer, or with the starting camera as a guess."""
     mapping, triangulation = mapper_options(part, FILTER_ERROR), triangulation_options(part, FILTER_ERROR)
 
     def settle_view(image: int) -> None:
@@ -217,6 +219,7 @@ def _mapped(part: Part, model: pycolmap.Reconstruction, how: How, guessed: froze
         views=views,
         guessed=frozenset(guessed) & frozenset(views),
         agreement=judge_cameras(cameras, part.pairs),
+        within=judge_cameras(cameras, [pair for pair in part.pairs if pair.first in views and pair.second in views]),
     )
 
 

@@ -42,7 +42,7 @@ def doubts_about_intrinsics(part: Part, models: Sequence[Mapped], given: GivenCa
     without = _adjusted_freely(part, best) if best is not None else None
     if best is None or len(best.views) < len(part.members) or best.agreement.explained < GOOD_SHARE:
         mapped = _mapped_freely(part, numbers)
-        if mapped is not None and (best is None or rank(mapped)[:2] > rank(best)[:2]):
+        if mapped is not None and (best is None or rank(mapped)[:3] > rank(best)[:3]):
             return [_focal_sentence(lenses, mapped, numbers, f"{len(mapped.views)} photos instead of {_count(best)}")]
     if best is None or without is None:
         return []
