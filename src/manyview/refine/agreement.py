@@ -11,6 +11,7 @@ from manyview.geometry import Camera
 from manyview.refine.matching import VerifiedPair
 
 LIMIT_SHARE = 0.005  # of the picture's longer side: 3.2 pixels of 640; a match that is farther off is not explained
+SCALES = (1, 2, 4, 8, 16)  # times the limit, at which `Agreement.score` looks
 ROTATION_SHARE = 0.8  # of a pair's matches that a turn about one place explains: it tells nothing of depth
 FOCAL_FACTORS = np.geomspace(0.7, 1.4, 9)  # of the focal length that is assumed there, which need not be exact
 
@@ -22,17 +23,20 @@ class Agreement:
     Attributes:
         matches: how many there are, all pairs together; also those of views without a camera.
         explained: share of them, 0..1, with an error below the limit, both cameras seeing the point in front.
+        score: mean of that share over limits that double, up to 16 times the usual one, 0..1. Cameras that are about
+            right everywhere can so be compared with some that are exact, or wrong, here and there.
         median_error: original pixels, over all matches of views with cameras; nan where there is none. See `errors`.
     """
 
     matches: int
     explained: float
+    score: float
     median_error: float
 
     def is_worse_than(self, other: Agreement) -> bool:
         """Whether these cameras are clearly worse: they explain less, or as much with larger errors."""
-        if abs(self.explained - other.explained) > 0.02:
-            return self.explained < other.explained
+        if abs(self.score - other.score) > 0.02:
+            return self.score < other.score
         if not np.isfinite(self.median_error):
             return np.isfinite(other.median_error)
         return self.median_error > 1.1 * other.median_error
@@ -49,18 +53,20 @@ def judge_cameras(
         frames: for each view a number: cameras with different ones share no frame; None where all share one.
     """
     total = sum(len(pair) for pair in pairs)
-    measured, explained = [np.zeros(0)], 0
+    measured, explained = [np.zeros(0)], np.zeros(len(SCALES))
     for pair in pairs:
         first, second = cameras[pair.first], cameras[pair.second]
         if first is None or second is None or (frames is not None and frames[pair.first] != frames[pair.second]):
             continue
         error = errors(first, second, pair.first_pixels, pair.second_pixels)
         measured.append(error)
-        explained += int((error < limit_of(first, second)).sum())
+        limits = limit_of(first, second) * np.array(SCALES)
+        explained += (error[:, None] < limits).sum(axis=0)
     every = np.concatenate(measured)
     return Agreement(
         matches=total,
-        explained=explained / total if total else 0.0,
+        explained=float(explained[0]) / total if total else 0.0,
+        score=float(explained.mean()) / total if total else 0.0,
         median_error=float(np.median(every)) if len(every) else float("nan"),
     )
 

@@ -37,6 +37,8 @@ START_SHARE = 0.5  # of a pair's matches that they have to explain so
 GOOD_SHARE, GOOD_ERROR, GOOD_TURN = 0.97, 1.0, 5.0
 LEAST_ANGLE = 2.0  # degrees between the rays of a pair that a model can start from
 PAIRS_TRIED = 3
+FOCAL_NEAR = 0.08  # relative change of a focal length from which it is asked whether it was worth while ...
+FOCAL_GAIN = 1.2  # ... that is, whether the median error falls by this factor
 SOUND_SHARE = 0.65  # of the matches between its own views that a model should explain
 
 
@@ -47,8 +49,44 @@ def map_part(part: Part) -> list[Mapped]:
     It starts from the cameras that agree with the matches. Where that leaves views out, or explains the matches badly,
     incremental mapping is tried: from the network's focal lengths, then from COLMAP's usual ones, then from single
     pairs; then cameras that agree only loosely. What registers more views is kept, and of equals what explains the
-    matches better.
+    matches better. A focal length that moves far is kept where it was if that explains the matches about as well.
     """
+    found = _map(part)
+    lenses = part.database.lenses
+    if not found or not _focal_moved(found[0], part):
+        return found
+    database = part.database.with_lenses(replace(lenses, fixed=frozenset(lenses.K)))
+    try:
+        locked = _map(replace(part, database=database, anchors=replace(part.anchors, fixed_lenses=frozenset(lenses.K))))
+    finally:
+        part.database.set_cameras([lenses.colmap_camera(number) for number in lenses.K])
+    return locked if locked and not _is_worth_it(found[0], locked[0]) else found
+
+
+def _focal_moved(model: Mapped, part: Part) -> bool:
+    """Whether a focal length has left the neighbourhood of the one it started from."""
+    lenses = part.database.lenses
+    changes = [
+        abs(model.model.camera(number).mean_focal_length() / np.mean(np.diag(lenses.K[number])[:2]) - 1)
+        for number in {lenses.number_of[view] for view in model.views}
+    ]
+    return max(changes) > FOCAL_NEAR
+
+
+def _is_worth_it(free: Mapped, locked: Mapped) -> bool:
+    """Whether letting the focal length go explains the matches clearly better than keeping it.
+
+    Where it does not, the photos do not tell the focal length (or a wrong one has led the cameras astray).
+    """
+    if rank(free)[:2] != rank(locked)[:2]:
+        return rank(free)[:2] > rank(locked)[:2]
+    if abs(free.agreement.explained - locked.agreement.explained) > 0.02:
+        return free.agreement.explained > locked.agreement.explained
+    return free.agreement.median_error * FOCAL_GAIN < locked.agreement.median_error
+
+
+def _map(part: Part) -> list[Mapped]:
+    """As `map_part`, without a second look at focal lengths."""
     models = map_from_start(part, START_SLACK)
     if models and is_good(models[0], part):
         return models

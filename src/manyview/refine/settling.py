@@ -24,6 +24,7 @@ FILTER_ERROR = 4.0  # pixels of the picture with the features: COLMAP's limit of
 REGISTER_ERROR = 12.0  # the same for a view that is to be registered, before it is adjusted
 LOOSEST_ERROR = 32.0
 FEW_VIEWS = 30  # up to these, points that only two views see are kept: COLMAP leaves them out
+LEAST_SHARE = 0.4  # of the matches between a view and the others that its camera has to explain
 LEAST_POINTS = 15  # that a registered view must see
 SETTLED = 1e-3  # share of the observations that come and go from round to round once a model has settled
 ROUNDS = 4  # of triangulation and adjustment at the final limit
@@ -202,10 +203,29 @@ def _register_more(
 
 
 def _drop_views(model: pycolmap.Reconstruction, mapper: pycolmap.IncrementalMapper, part: Part) -> None:
-    """De-register views that see hardly any point: their cameras are not held by anything."""
-    for image in list(model.reg_image_ids()):
-        if model.image(image).num_points3D < LEAST_POINTS and image - 1 not in part.anchors.constant:
-            mapper.observation_manager.deregister_frame(model.image(image).frame_id)
+    """De-register views that see hardly any point, or whose camera contradicts its matches: one after the other."""
+    while True:
+        doubtful = {
+            view: share
+            for view, share in _shares(model, part).items()
+            if view not in part.anchors.constant
+            and (share < LEAST_SHARE or model.image(view + 1).num_points3D < LEAST_POINTS)
+        }
+        if not doubtful:
+            return
+        worst = min(doubtful, key=lambda view: (doubtful[view], view))
+        mapper.observation_manager.deregister_frame(model.image(worst + 1).frame_id)
+
+
+def _shares(model: pycolmap.Reconstruction, part: Part) -> dict[int, float]:
+    """Share of the matches between each registered view and the others that the cameras explain."""
+    cameras = cameras_of(model, len(part.database.features))
+    there = [pair for pair in part.pairs if cameras[pair.first] is not None and cameras[pair.second] is not None]
+    views = [view for view, camera in enumerate(cameras) if camera is not None]
+    return {
+        view: judge_cameras(cameras, [pair for pair in there if view in (pair.first, pair.second)]).explained
+        for view in views
+    }
 
 
 def _mapped(part: Part, model: pycolmap.Reconstruction, how: How, guessed: frozenset[int]) -> Mapped | None:
