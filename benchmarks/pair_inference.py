@@ -1,6 +1,6 @@
 """Pairs a second with what concerns single pictures done once, against doing it for every pair; and which pairs.
 
-    python benchmarks/pair_inference.py                   # everything, a quarter of an hour on a busy core
+    python benchmarks/pair_inference.py                   # everything, half an hour on a busy core
     python benchmarks/pair_inference.py --parts speed --cases small --repeats 5
 
 Speed: a complete symmetric graph. `infer_pairs` encodes each picture once, and each head looks at it alone once. After
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", default=["speed", "retrieval"], choices=["speed", "retrieval"])
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--repeats", type=int, default=3, help="of the small case, and of each part of a network")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds over a graph, and of each part of a network")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
@@ -94,7 +94,7 @@ def measure_case(name: str, repeats: int) -> dict[str, Any]:
     config, size, numbers = CASES[name]
     network = random_network(config)
     parts = seconds_of_parts(network, size, repeats)
-    graphs = [measure_graph(network, size, views, repeats if name == "small" else 1) for views in numbers]
+    graphs = [measure_graph(network, size, views, repeats) for views in numbers]
     graphs += [extrapolate(graphs[0], parts, views) for views in EXTRAPOLATED if views not in numbers]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"picture_size": list(size), "parameters": parameters, "seconds_of_parts": parts, "graphs": graphs}

@@ -114,7 +114,7 @@ def measure_worlds(joint: Model, pairs: Model, views: int, scenes: int) -> list[
             seconds.append(time.perf_counter() - start)
             line(scene + 1, scenes, f"worlds of {views} views")
         figures = finite(asdict(pool(errors)))
-        rows.append({"predictor": name, **figures, "median_seconds": float(np.median(seconds))})
+        rows.append({"predictor": name, **figures, "median_seconds": round(float(np.median(seconds)), 2)})
     return rows
 
 
@@ -137,7 +137,7 @@ def tables(record: dict[str, Any]) -> str:
     parts = [
         f"{record['worlds'][0]['scenes']} procedural worlds of unseen seeds, pictures of {width}x{height} pixels "
         f"(`{record['command']}`):",
-        markdown((*WORLD_COLUMNS, ("median_seconds", "seconds a scene", "s2")), record["worlds"]),
+        markdown((*WORLD_COLUMNS, ("median_seconds", "seconds a scene", "d")), record["worlds"]),
     ]
     if record["real"]:
         parts += ["Real scenes (depth after one median scale for all views):", markdown(REAL_COLUMNS, record["real"])]

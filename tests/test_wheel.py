@@ -49,7 +49,13 @@ def test_the_wheel_reconstructs_with_the_packaged_model_outside_the_checkout(whe
 @pytest.mark.slow
 def test_the_wheel_holds_types_licence_and_model_and_stays_small(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for ending in ("manyview/py.typed", "LICENSE", "packaged/manyview-small.safetensors", "packaged/manyview-small.md"):
+    for ending in (
+        "manyview/py.typed",
+        "LICENSE",
+        "packaged/manyview-small.safetensors",
+        "packaged/manyview-small-pairs.safetensors",
+        "packaged/manyview-small.md",
+    ):
         assert any(name.endswith(ending) for name in names), ending
     assert not [name for name in names if name.startswith("tests")]
     assert wheel.stat().st_size < 40 * 2**20

@@ -154,12 +154,32 @@ def align(pairs: PairMaps, quality: np.ndarray, job: Job, options: Dust3ROptions
         else align_many(good.part(part), known.part(part), job, options)
         for part in parts
     ]
-    return results[0] if len(parts) == 1 else replace(merged(good, parts, results), groups=in_one_frame(parts, known))
+    if len(parts) == 1:
+        return results[0]
+    scale = usual_scale([r for r, part in zip(results, parts, strict=True) if scale_is_known(known.part(part))])
+    results = [r if len(part) > 1 else _scaled(r, scale) for r, part in zip(results, parts, strict=True)]
+    return replace(merged(good, parts, results), groups=in_one_frame(parts, known))
+
+
+def usual_scale(results: Sequence[Alignment]) -> float:
+    """World units to a unit of a pair's pointmaps: the geometric mean over aligned pairs; 1 without any."""
+    matrices = np.concatenate([np.zeros((0, 4, 4)), *(result.world_from_pair for result in results)])
+    return float(np.exp(np.log(np.linalg.det(matrices[:, :3, :3])).mean() / 3)) if len(matrices) else 1.0
+
+
+def _scaled(alone: Alignment, scale: float) -> Alignment:
+    return replace(alone, depth=[depth * np.float32(scale) for depth in alone.depth])
 
 
 def in_one_frame(parts: Sequence[Sequence[int]], known: KnownCameras) -> tuple[tuple[int, ...], ...]:
-    """Groups of views: parts whose known cameras tell frame and scale count as one, the first; the others follow."""
+    """Groups of views: parts whose known cameras tell frame and scale count as one, the first; the others follow.
+
+    Where there are such parts, single pictures with a known camera join them; the scale of their depth is a guess.
+    """
     placed = [scale_is_known(known.part(part)) for part in parts]
+    if any(placed):
+        alone = [len(part) == 1 and known.camera_of(part[0]) is not None for part in parts]
+        placed = [is_placed or is_alone for is_placed, is_alone in zip(placed, alone, strict=True)]
     together = sorted(view for part, is_placed in zip(parts, placed, strict=True) if is_placed for view in part)
     others = [tuple(part) for part, is_placed in zip(parts, placed, strict=True) if not is_placed]
     return (tuple(together), *others) if together else tuple(others)
@@ -251,7 +271,7 @@ def judged(
         elif view in aligned.cameras_not_found:
             results.append(("camera_not_found", "no camera agrees with the points of this view", 0))
         elif len(group_of) > 1 and best[view] < least_link:
-            reason = f"its best pair reaches a confidence of {best[view]:.2f}, expected {least_link}"
+            reason = f"its best pair reaches a confidence of {best[view]:.2f}, expected {least_link}; depth is a guess"
             results.append(("low_confidence", reason, 0))
         else:
             results.append(("used", "", 0))
