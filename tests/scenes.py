@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from manyview.geometry.cameras import Camera, pixel_grid
-from manyview.scene import Provenance, Scene, SceneView
+from manyview.scene import Provenance, Scene, SceneView, SparsePoints
 
 ORIGINAL_SIZE = (120, 200)  # (height, width)
 NETWORK_SIZE = (36, 52)
@@ -42,6 +42,36 @@ def synthetic_scene(views: int = 3, seed: int = 0, photos: Path | None = None) -
         changes=("cropped",),
     )
     return Scene(views=tuple(items), provenance=provenance, skipped=(("broken.jpg", "truncated"),), warnings=("one",))
+
+
+def with_sparse_points(scene: Scene, per_view: int = 60, seed: int = 0) -> Scene:
+    """Points of the first view, seen by all that have them in the picture."""
+    generator = np.random.default_rng(seed)
+    first = scene.views[0]
+    rows, columns = np.nonzero(first.valid)
+    chosen = generator.choice(len(rows), per_view, replace=False)
+    points = first.points[rows[chosen], columns[chosen]].astype(np.float64)
+    view, point, pixels, depth = [], [], [], []
+    for index, other in enumerate(scene.views):
+        assert other.camera is not None
+        shown, away = other.camera.project(points)
+        size = np.array([other.camera.width, other.camera.height])
+        seen = (away > 0) & (shown > -0.5).all(axis=1) & (shown < size - 0.5).all(axis=1)
+        view.append(np.full(int(seen.sum()), index, dtype=np.int32))
+        point.append(np.flatnonzero(seen))
+        pixels.append(shown[seen])
+        depth.append(away[seen])
+    sparse = SparsePoints(
+        points=points,
+        colours=first.image[rows[chosen], columns[chosen]],
+        errors=np.zeros(per_view),
+        group=np.zeros(per_view, dtype=np.int32),
+        view=np.concatenate(view),
+        point=np.concatenate(point),
+        pixels=np.concatenate(pixels),
+        depth=np.concatenate(depth),
+    )
+    return replace(scene, sparse=sparse)
 
 
 def with_view(scene: Scene, index: int, **changes) -> Scene:

@@ -15,13 +15,28 @@ import numpy as np
 from manyview.errors import ExportError, InputError
 from manyview.files import staged
 from manyview.geometry.cameras import Camera
-from manyview.scene_points import PointCloud, gather_points
+from manyview.scene_points import PointCloud, SparsePoints, gather_points
 
-__all__ = ["EXPORTERS", "ExportOptions", "PointCloud", "Provenance", "Scene", "SceneView", "ViewStatus"]
+__all__ = [
+    "EXPORTERS",
+    "ExportOptions",
+    "PointCloud",
+    "Provenance",
+    "Scene",
+    "SceneView",
+    "SparsePoints",
+    "ViewStatus",
+    "World",
+]
 
 ViewStatus = Literal["used", "low_confidence", "camera_not_found", "other_group"]
-World = Literal["first camera", "given"]
+World = Literal["first camera", "given", "gravity up", "east down north"]
 
+_WORLDS: dict[str, str] = {
+    "given": "that of the given cameras",
+    "gravity up": "upright: y points down, z is where the first camera looks along the ground, the origin that camera",
+    "east down north": "upright: x points east, y down, z north; the origin is a photo's place",
+}
 EXPORTERS = "manyview.exporters"  # the entry-point group in which formats are found by name
 
 
@@ -129,6 +144,8 @@ class ExportOptions:
             copies them. Pictures that must be turned or converted are always written anew.
         depth_tolerance: COLMAP observations: largest relative difference between a point's depth in another view and
             that view's own depth.
+        masks: folder of pictures named as the photos (`<photo>.png`, or with the photo's ending replaced): white where
+            a splat trainer should train, black where not; photos without one are trained on whole.
     """
 
     percentile: float = 20.0
@@ -139,6 +156,7 @@ class ExportOptions:
     seed: int = 0
     link_images: Literal["link", "copy"] = "link"
     depth_tolerance: float = 0.02
+    masks: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.percentile <= 100:
@@ -163,7 +181,9 @@ class Scene:
     Lengths are in scene units; they are metres only if `metric`.
 
     Attributes:
-        world: whether the world is the first camera's frame, or that of the cameras that the user gave.
+        world: the first camera's frame; that of the cameras that the user gave; or an upright one with y down, in which
+            z is where the first camera looks along the ground ("gravity up"), or north ("east down north").
+        sparse: points triangulated from matches between the photos, if there are any.
     """
 
     views: Sequence[SceneView]
@@ -172,6 +192,7 @@ class Scene:
     warnings: Sequence[str] = ()
     metric: bool = False
     world: World = "first camera"
+    sparse: SparsePoints | None = None
 
     @property
     def units(self) -> str:
@@ -186,8 +207,8 @@ class Scene:
     @property
     def origin(self) -> str:
         """What the world's origin is, in words."""
-        if self.world == "given":
-            return "world = that of the given cameras"
+        if self.world in _WORLDS:
+            return f"world = {_WORLDS[self.world]}"
         first = next((view for view in self.views if view.group == 0), None)
         if first is None or first is self.views[0]:
             words = "the first view"
@@ -224,8 +245,12 @@ class Scene:
         """
         if not 0 <= index < self.groups:
             raise InputError(f"there is no group {index}", hint=f"Groups are 0 to {self.groups - 1}.")
-        own = [_in_own_group(view) for view in self.views if view.group == index]
-        return replace(self, views=own, world=self.world if index == 0 else "first camera")
+        indices = [number for number, view in enumerate(self.views) if view.group == index]
+        own = [_in_own_group(self.views[number]) for number in indices]
+        sparse = None if self.sparse is None else self.sparse.of_group(index, indices)
+        if index == 0:
+            return replace(self, views=own, sparse=sparse)
+        return replace(self, views=own, sparse=sparse, world="first camera", metric=False)
 
     def equals(self, other: Scene) -> bool:
         """Whether everything but the timings is the same, arrays to the last bit."""
@@ -319,7 +344,8 @@ class Scene:
         options: ExportOptions | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
-        """Write this scene in the given formats ("ply", "glb", "colmap", "nerfstudio", "depth", "npz", "tum").
+        """Write this scene in the given formats ("ply", "glb", "colmap", "nerfstudio", "depth", "npz", "tum",
+        "splat-ready").
 
         All formats are written, or none. Returns the paths in `folder`. The scene is not changed. Views of other
         groups, which share no frame with the scene's world, are left out: export `scene.group(1)` for those.
@@ -377,6 +403,6 @@ def _same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, (Scene, SceneView, Camera, Provenance)) and type(a) is type(b):
+    if isinstance(a, (Scene, SceneView, Camera, Provenance, SparsePoints)) and type(a) is type(b):
         return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
     return a == b

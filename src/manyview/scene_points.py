@@ -1,4 +1,4 @@
-"""`PointCloud`: the points of a scene that are worth showing."""
+"""The points of a scene: `PointCloud`, those of depth maps, and `SparsePoints`, those that photos were matched by."""
 
 from __future__ import annotations
 
@@ -34,6 +34,59 @@ class PointCloud:
 
     def __len__(self) -> int:
         return len(self.points)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SparsePoints:
+    """P points that were triangulated from matches, and where O observations see them.
+
+    Attributes:
+        points: (P, 3) float64, in the frame of their group (the world, for group 0).
+        colours: (P, 3) uint8 RGB, mean over the observations.
+        errors: (P,) float64, mean reprojection error, original pixels.
+        group: (P,) int32, as `SceneView.group`.
+        view: (O,) int32, index of the view; observations come view by view.
+        point: (O,) int64, row of the point.
+        pixels: (O, 2) float64, where the photo shows it: original pixels, integers at pixel centres.
+        depth: (O,) float64, z-depth in the camera, in the group's units.
+    """
+
+    points: np.ndarray
+    colours: np.ndarray
+    errors: np.ndarray
+    group: np.ndarray
+    view: np.ndarray
+    point: np.ndarray
+    pixels: np.ndarray
+    depth: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def of_view(self, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What a view sees: (M, 2) original pixels, (M,) z-depth in its camera, (M,) rows of the points."""
+        seen = self.view == view
+        return self.pixels[seen], self.depth[seen], self.point[seen]
+
+    def of_group(self, group: int, views: Sequence[int]) -> SparsePoints:
+        """The points of one group, for a scene of these views alone (indices): they become its group 0.
+
+        Observations in other views are left out.
+        """
+        kept = self.group == group
+        number = {view: place for place, view in enumerate(views)}
+        seen = kept[self.point] & np.isin(self.view, list(number))
+        row = np.cumsum(kept) - 1
+        return SparsePoints(
+            points=self.points[kept],
+            colours=self.colours[kept],
+            errors=self.errors[kept],
+            group=np.zeros(int(kept.sum()), dtype=np.int32),
+            view=np.array([number[view] for view in self.view[seen].tolist()], dtype=np.int32),
+            point=row[self.point[seen]],
+            pixels=self.pixels[seen],
+            depth=self.depth[seen],
+        )
 
 
 def gather_points(

@@ -56,6 +56,7 @@ class Summary:
 
     Attributes:
         views, used, cameras_found: counts; a camera of low confidence counts as found but not as used.
+        cameras: where they are from, in words.
         skipped, not_used: what was left out, in words.
         focal_pixels: median over the cameras found, in pixels of the originals.
         points: how many are exported.
@@ -66,6 +67,7 @@ class Summary:
     views: int
     used: int
     cameras_found: int
+    cameras: str
     skipped: list[str]
     not_used: list[str]
     focal_pixels: float | None
@@ -81,7 +83,9 @@ class Summary:
     files: list[str]
 
 
-def summarise(scene: Scene, options: ExportOptions, files: Sequence[Path], seconds: float) -> Summary:
+def summarise(
+    scene: Scene, options: ExportOptions, files: Sequence[Path], seconds: float, *, cameras: str = "the network's"
+) -> Summary:
     """The figures of `scene` as it was exported with `options`."""
     focals = [view.camera.K[0, 0] for view in scene.views if view.camera is not None]
     cloud = scene.point_cloud(
@@ -95,6 +99,7 @@ def summarise(scene: Scene, options: ExportOptions, files: Sequence[Path], secon
         views=len(scene.views),
         used=sum(view.status == "used" for view in scene.views),
         cameras_found=len(focals),
+        cameras=cameras,
         skipped=[f"{name}: {reason}" for name, reason in scene.skipped],
         not_used=[f"{v.name}: {v.status}, {v.status_reason}" for v in scene.views if v.status != "used"],
         focal_pixels=round(float(np.median(focals)), 1) if focals else None,
@@ -119,6 +124,7 @@ def show_summary(figures: Summary) -> None:
     parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in figures.seconds_by_part.items())
     for name, value in (
         ("views", f"{figures.used} of {figures.views} used, {figures.cameras_found} cameras found"),
+        ("cameras", figures.cameras),
         ("focal length", focal),
         ("points", f"{figures.points:,} exported, in {figures.units}"),
         ("time", f"{figures.seconds:.1f} s ({parts})"),

@@ -195,8 +195,8 @@ def _refined_section(refined: RefineReport) -> str:
     numeric = {"points seen", "turned", "moved"}
     cells = "".join(f"<th{_NUMBER if head in numeric else ''}>{head}</th>" for head in heads)
     legend = (
-        '<p class="faint">Errors are medians of the distances in pixels between where a point is seen and where the '
-        "camera puts it. Turned in degrees and moved in percent of the scene's size, beside the change of frame.</p>"
+        '<p class="faint">Errors are medians over the verified matches with other photos of how many pixels the '
+        "two cameras miss them by. Turned in degrees and moved in percent of the scene's size, beside the change of frame.</p>"
     )
     return (
         f'<section><h2>Cameras before and after</h2><div class="wide"><table><thead><tr>{cells}</tr></thead>'

@@ -19,7 +19,7 @@ from manyview.formats.describe import (
 )
 from manyview.formats.pictures import PlacedPicture, place_pictures
 from manyview.geometry.cameras import transform_pixels
-from manyview.scene import ExportOptions, PointCloud, Scene, SceneView
+from manyview.scene import ExportOptions, PointCloud, Scene, SceneView, SparsePoints
 
 if TYPE_CHECKING:
     import pycolmap
@@ -44,17 +44,41 @@ class Observations:
 def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
     """Write `sparse/0/*.bin`, `sparse/0/manyview.json` (units, frame, what is left out) and `images/`.
 
-    Cameras are PINHOLE and fit the files in `images/`. Every point has a track: see `observe`.
+    Cameras are PINHOLE and fit the files in `images/`. Every point has a track: where matches were found, points and
+    tracks are those of `scene.sparse`; otherwise points are of the depth maps, and tracks where these agree: `observe`.
     """
+    if scene.sparse is None:
+        return write_dense_model(scene, folder, options)
+    pictures = place_pictures(scene, folder, options)
+    points, colours, seen = _matched(scene.sparse, [picture.index for picture in pictures], options)
+    model = _reconstruction(pictures, points, colours, seen)
+    return _write(scene, folder, options, pictures, model, "triangulated from matches, with these as tracks")
+
+
+def write_dense_model(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
+    """As `export`, with the points of the depth maps in any case: for programs that start from many points."""
     pictures = place_pictures(scene, folder, options)
     indices = [picture.index for picture in pictures]
     cloud = chosen_points(scene, options, options.max_colmap_points, indices)
     seen = [observe(scene, index, cloud, options) for index in indices]
+    model = _reconstruction(pictures, cloud.points.astype(np.float64), cloud.colours, seen)
+    return _write(scene, folder, options, pictures, model, "of depth maps, with tracks where these agree")
+
+
+def _write(
+    scene: Scene,
+    folder: Path,
+    options: ExportOptions,
+    pictures: list[PlacedPicture],
+    model: pycolmap.Reconstruction,
+    words: str,
+) -> list[Path]:
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True)
-    _reconstruction(pictures, cloud, seen).write_binary(str(sparse))
+    model.write_binary(str(sparse))
     about = {
         **statement(scene),
+        "points": words,
         "pixels": "the centre of the top-left pixel is (0.5, 0.5)",
         "left_out": left_out(scene, options),
         "doubtful": doubtful(scene, options),
@@ -62,6 +86,27 @@ def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
     }
     write_json(sparse / "manyview.json", about)
     return [*sorted(sparse.iterdir()), *(folder / picture.path for picture in pictures)]
+
+
+def _matched(
+    sparse: SparsePoints, indices: list[int], options: ExportOptions
+) -> tuple[np.ndarray, np.ndarray, list[Observations]]:
+    """(P, 3) points that at least two of the views show, best known first; (P, 3) colours; observations of each view.
+
+    Of more than `options.max_colmap_points` those that most views see are kept, and of equals the most exact ones.
+    """
+    seen_here = np.isin(sparse.view, indices)
+    count = np.bincount(sparse.point[seen_here], minlength=len(sparse))
+    order = np.lexsort((sparse.errors, -count))
+    kept = order[count[order] > 1][: options.max_colmap_points]
+    row_of = np.full(len(sparse), -1, dtype=np.int64)
+    row_of[kept] = np.arange(len(kept))
+    observations = []
+    for index in indices:
+        pixels, _, points = sparse.of_view(index)
+        rows = row_of[points]
+        observations.append(Observations(rows[rows >= 0], pixels[rows >= 0]))
+    return sparse.points[kept], sparse.colours[kept], observations
 
 
 def observe(scene: Scene, index: int, cloud: PointCloud, options: ExportOptions) -> Observations:
@@ -93,7 +138,7 @@ def _agreeing(view: SceneView, points: np.ndarray, tolerance: float) -> tuple[np
 
 
 def _reconstruction(
-    pictures: list[PlacedPicture], cloud: PointCloud, seen: list[Observations]
+    pictures: list[PlacedPicture], points: np.ndarray, colours: np.ndarray, seen: list[Observations]
 ) -> pycolmap.Reconstruction:
     import pycolmap
 
@@ -114,9 +159,8 @@ def _reconstruction(
             name=picture.path.partition("/")[2], keypoints=keypoints, camera_id=number, image_id=number
         )
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(camera.camera_from_world[:3]))
-    points = cloud.points.astype(np.float64)
-    for row, track in enumerate(_tracks(len(cloud), seen)):
-        model.add_point3D(points[row], track, cloud.colours[row])
+    for row, track in enumerate(_tracks(len(points), seen)):
+        model.add_point3D(points[row], track, colours[row])
     model.update_point_3d_errors()
     return model
 

@@ -26,8 +26,9 @@ WRITES = tuple(dict.fromkeys((*colmap.WRITES, *nerfstudio.WRITES, MASKS, DEPTHS)
 
 
 def export(scene: Scene, folder: Path, options: ExportOptions) -> list[Path]:
-    """Write the folder with depth priors and without masks: see `write_splat_folder`."""
-    return write_splat_folder(scene, folder, options)
+    """Write the folder with depth priors, and with masks if `options` names a folder of them; `write_splat_folder`."""
+    masks = None if options.masks is None else read_masks(scene, Path(options.masks))
+    return write_splat_folder(scene, folder, options, masks=masks)
 
 
 def write_splat_folder(
@@ -50,7 +51,7 @@ def write_splat_folder(
     Args:
         scene: its views of group 0 are written.
         folder: exists, and is empty or holds the same pictures.
-        options: as for the other formats.
+        options: as for the other formats; its folder of masks does not count here.
         masks: for each view of the scene (H, W) bool, at its original or at the network's size, False where not to
             train (what moves, people, the sky); None for a view to train on all of it.
         depths: whether to write depth priors.
@@ -60,7 +61,7 @@ def write_splat_folder(
     """
     if masks is not None:
         _check_masks(scene, masks)
-    written = [*colmap.export(scene, folder, options), *nerfstudio.export(scene, folder, options)]
+    written = [*colmap.write_dense_model(scene, folder, options), *nerfstudio.export(scene, folder, options)]
     transforms = read_json(folder / "transforms.json")
     chosen = views_with_camera(scene, "the folder for splat trainers", options)
     for frame, (index, view, _) in zip(transforms["frames"], chosen, strict=True):
@@ -87,6 +88,37 @@ def _about(scene: Scene, masks: bool, depths: bool) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------ masks
+def read_masks(scene: Scene, folder: Path) -> list[np.ndarray | None]:
+    """The masks of a scene's photos from a folder of pictures: bright where to train.
+
+    A photo's mask has its name and ".png" at the end, or ".png" instead of its ending.
+
+    Raises:
+        ExportError: there is no such folder, none of its files is a mask of one of the photos, or one cannot be read.
+    """
+    if not folder.is_dir():
+        raise ExportError(f"there is no folder of masks {folder}", hint="Give a folder with a picture for each photo.")
+    masks: list[np.ndarray | None] = []
+    for view in scene.views:
+        names = dict.fromkeys([f"{view.name}.png", f"{Path(view.name).stem}.png"])
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        masks.append(None if path is None else _read_mask(path))
+    if all(mask is None for mask in masks):
+        first = scene.views[0].name if scene.views else "photo.jpg"
+        raise ExportError(
+            f"no file in {folder} is named as one of the photos", hint=f"For {first}: {first}.png. White is trained on."
+        )
+    return masks
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("L")) > 127
+    except OSError as error:
+        raise ExportError(f"the mask {path} cannot be read: {error}") from error
+
+
 def _check_masks(scene: Scene, masks: Sequence[np.ndarray | None]) -> None:
     if len(masks) != len(scene.views):
         raise ExportError(

@@ -86,7 +86,7 @@ def errors(first: Camera, second: Camera, first_pixels: np.ndarray, second_pixel
     """(M,) pixels by which matches miss two cameras: how far both ends together must move to show one point.
 
     To first order (Sampson's distance; Hartley and Zisserman, "Multiple View Geometry", section 11.4.3). Where the
-    rays would meet behind a camera, it is the distance from the point at infinity.
+    rays would meet behind a camera, it is the distance from the point at infinity; infinite for pixels that are nan.
 
     Args:
         first, second: two cameras in one world.
@@ -103,7 +103,7 @@ def errors(first: Camera, second: Camera, first_pixels: np.ndarray, second_pixel
     essential = _cross_matrix(translation / length) @ rotation
     sampson = _sampson(first.K, second.K, essential, first_pixels, second_pixels)
     in_front = _meet_in_front(from_first @ rotation.T, from_second, translation)
-    return np.where(in_front, sampson, np.maximum(at_infinity, sampson))
+    return np.where(in_front, sampson, np.fmax(at_infinity, sampson))  # nan pixels have no sampson
 
 
 def explained_by_rotation(first: Camera, second: Camera, pair: VerifiedPair) -> float:
@@ -151,10 +151,11 @@ def _unit(rays: np.ndarray) -> np.ndarray:
 
 
 def _distance_at_infinity(turned: np.ndarray, K: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    in_front = turned[:, 2] > 1e-9
+    in_front = turned[:, 2] > 1e-9  # and not nan
     projected = turned @ K.T
     shown = projected[:, :2] / np.where(in_front, turned[:, 2], 1.0)[:, None]
-    return np.where(in_front, np.linalg.norm(shown - pixels, axis=1), np.inf)
+    distance = np.linalg.norm(shown - pixels, axis=1)
+    return np.where(in_front & np.isfinite(distance), distance, np.inf)
 
 
 def _sampson(

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
 from manyview.geometry import Camera, Similarity, points_from_depth
-from manyview.refine.agreement import judge_cameras, share_explained
-from manyview.refine.features import Features
 from manyview.refine.frames import Frames
 from manyview.refine.lenses import distortion_of
-from manyview.refine.matching import VerifiedPair
 from manyview.refine.options import RefineOptions
+from manyview.refine.outcomes import judge_views, pair_outcomes, straightened, view_outcome
 from manyview.refine.overlap import camera_in_group
-from manyview.refine.result import PairOutcome, Refined, Registration, ViewOutcome
-from manyview.refine.settling import Mapped, cameras_of
+from manyview.refine.parts import Findings
+from manyview.refine.result import Refined, ViewOutcome
+from manyview.refine.settling import Mapped, cameras_of, sim3d
 from manyview.refine.sparse import observation_errors, sparse_points
-from manyview.refine.unregistered import movement
-from manyview.scene import Scene, SceneView, ViewStatus
-
-if TYPE_CHECKING:
-    import pycolmap
+from manyview.scene import Provenance, Scene, SceneView, ViewStatus, World
 
 EXACT_IDENTITY = 1e-9  # what the first camera may differ from the identity by rounding
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Findings:
-    """What matching and mapping found.
-
-    Attributes:
-        models: disjoint, the largest first.
-        pairs, features, shared: of all views.
-        reasons: why a view is in no model.
-        warnings: what else there is to say.
-    """
-
-    models: tuple[Mapped, ...]
-    pairs: tuple[VerifiedPair, ...]
-    features: tuple[Features, ...]
-    shared: np.ndarray
-    reasons: Mapping[int, str]
-    warnings: tuple[str, ...]
 
 
 def refined_scene(
@@ -54,7 +29,7 @@ def refined_scene(
     options: RefineOptions,
     seconds: Mapping[str, float],
     *,
-    is_given: bool,
+    world: World,
 ) -> Refined:
     """The scene with refined cameras.
 
@@ -62,10 +37,10 @@ def refined_scene(
         scene: as the network has it.
         findings, frames: of the refinement; the models are moved into the frames of their worlds.
         options, seconds: for the record.
-        is_given: whether the world is that of given cameras.
+        world: what the frames were laid upon.
     """
     for model, placed in zip(findings.models, frames.from_model, strict=True):
-        model.model.transform(_sim3d(placed))
+        model.model.transform(sim3d(placed))
         model.model.update_point_3d_errors()
     model_of = {view: number for number, model in enumerate(findings.models) for view in model.views}
     cameras = [cameras_of(model.model, len(scene.views)) for model in findings.models]
@@ -76,31 +51,33 @@ def refined_scene(
         status, reason = _judged(index, number, view, findings, frames)
         made = _view(view, camera, frames.from_network[index], frames.world_of[index], status, reason)
         views.append(made)
-        outcomes.append(_outcome(index, view, made, number, reason, findings, frames))
-    if not is_given:
+        outcomes.append(view_outcome(index, view, made, number, reason, findings, frames))
+    if not frames.is_given:
         views = _exact_first(views)
-    return _result(scene, views, outcomes, findings, frames, options, seconds, is_given=is_given)
+    return _result(scene, views, outcomes, findings, frames, options, seconds, world=world)
 
 
 def kept_network(scene: Scene, findings: Findings, options: RefineOptions, seconds: Mapping[str, float]) -> Refined:
     """The network's scene as it is, and why."""
-    before = _judge(scene.views, findings.pairs)
+    before = judge_views(scene.views, findings.pairs)
     reasons = {view: "the network's cameras explain the matches better" for m in findings.models for view in m.views}
     reasons |= findings.reasons
     outcomes = [
-        _outcome(index, view, view, None, reasons.get(index, ""), findings, None)
+        view_outcome(index, view, view, None, reasons.get(index, ""), findings, None)
         for index, view in enumerate(scene.views)
     ]
     return Refined(
         scene=replace(scene, warnings=(*scene.warnings, *findings.warnings)),
         points=sparse_points([], findings.features),
+        verified=findings.pairs,
         views=tuple(outcomes),
-        pairs=_pair_outcomes(scene.views, scene.views, findings),
+        pairs=pair_outcomes(scene.views, scene.views, findings),
         kept="network",
         before=before,
         after=before,
         reprojection_error=float("nan"),
         models=(),
+        how=(),
         distortion={},
         options=options,
         seconds=dict(seconds),
@@ -117,30 +94,34 @@ def _result(
     options: RefineOptions,
     seconds: Mapping[str, float],
     *,
-    is_given: bool,
+    world: World,
 ) -> Refined:
     errors = [observation_errors(model.model, view) for model in findings.models for view in model.views]
     warnings = (*findings.warnings, *_about_frames(scene.views, findings, frames))
+    if world != "first camera" and not frames.is_given:
+        warnings = (*warnings, "no given camera could be placed: the world is the first view's camera")
     groups = [frames.world_of[model.views[0]] for model in findings.models]
     identity = Similarity.identity()
     placed = [(model.model, identity, group) for model, group in zip(findings.models, groups, strict=True)]
     made = replace(
         scene,
         views=tuple(views),
-        world="given" if is_given else "first camera",
-        provenance=_provenance(scene, findings, seconds),
+        world=world if frames.is_given else "first camera",
+        provenance=_provenance(scene, findings, options, seconds),
         warnings=(*scene.warnings, *warnings),
     )
     return Refined(
         scene=made,
         points=sparse_points(placed, findings.features),
+        verified=findings.pairs,
         views=tuple(outcomes),
-        pairs=_pair_outcomes(scene.views, views, findings),
+        pairs=pair_outcomes(scene.views, views, findings),
         kept="refined",
-        before=_judge(scene.views, findings.pairs),
-        after=_judge(views, findings.pairs),
+        before=judge_views(scene.views, findings.pairs),
+        after=judge_views(views, straightened(findings)),
         reprojection_error=float(np.concatenate(errors).mean()),
         models=tuple(model.model for model in findings.models),
+        how=tuple(model.how for model in findings.models),
         distortion=_distortion(findings.models),
         options=options,
         seconds=dict(seconds),
@@ -161,7 +142,7 @@ def _judged(
         return ("other_group" if world else "low_confidence"), reason
     if world:
         return "other_group", f"nothing links group {world} to the others"
-    if number != frames.root[world]:
+    if number not in frames.sure:
         others = len(findings.models[number].views) - 1
         return "low_confidence", (
             f"refined with {others} other photos that no match links to the main group; "
@@ -207,71 +188,7 @@ def _exact_first(views: Sequence[SceneView]) -> list[SceneView]:
     return made
 
 
-# ------------------------------------------------------------------ outcomes
-def _outcome(
-    index: int,
-    before: SceneView,
-    after: SceneView,
-    number: int | None,
-    reason: str,
-    findings: Findings,
-    frames: Frames | None,
-) -> ViewOutcome:
-    own = [pair for pair in findings.pairs if index in (pair.first, pair.second)]
-    registered: Registration = "no"
-    errors, moved = np.zeros(0), (float("nan"), float("nan"))
-    if number is not None and frames is not None:
-        model = findings.models[number]
-        registered = "guess" if index in model.guessed else "matches"
-        errors = observation_errors(model.model, index)
-        old, new = camera_in_group(before), camera_in_group(after)
-        if old is not None and new is not None:
-            moved = movement(old.world_from_camera, new.world_from_camera, frames.from_network[index])
-    return ViewOutcome(
-        view=index,
-        name=before.name,
-        registered=registered,
-        reason=reason,
-        model=number if frames is not None else None,
-        matches=sum(len(pair) for pair in own),
-        linked=len(own),
-        observations=len(errors),
-        reprojection_error=float(errors.mean()) if len(errors) else float("nan"),
-        turned=moved[0],
-        moved=moved[1],
-        note=findings.features[index].note,
-    )
-
-
-def _pair_outcomes(
-    before: Sequence[SceneView], after: Sequence[SceneView], findings: Findings
-) -> tuple[PairOutcome, ...]:
-    return tuple(
-        PairOutcome(
-            first=pair.first,
-            second=pair.second,
-            shared=float(min(findings.shared[pair.first, pair.second], findings.shared[pair.second, pair.first])),
-            candidates=pair.candidates,
-            matches=len(pair),
-            before=_share(before, pair),
-            after=_share(after, pair),
-        )
-        for pair in findings.pairs
-    )
-
-
-def _share(views: Sequence[SceneView], pair: VerifiedPair) -> float:
-    first, second = views[pair.first], views[pair.second]
-    cameras = camera_in_group(first), camera_in_group(second)
-    if cameras[0] is None or cameras[1] is None or first.group != second.group:
-        return float("nan")
-    return share_explained(cameras[0], cameras[1], pair)
-
-
-def _judge(views: Sequence[SceneView], pairs: Sequence[VerifiedPair]):
-    return judge_cameras([camera_in_group(view) for view in views], pairs, [view.group for view in views])
-
-
+# ------------------------------------------------------------------ words
 def _about_frames(views: Sequence[SceneView], findings: Findings, frames: Frames) -> list[str]:
     """A sentence on views that are not registered, and one on models that only the network links."""
     mapped = {view for model in findings.models for view in model.views}
@@ -279,15 +196,14 @@ def _about_frames(views: Sequence[SceneView], findings: Findings, frames: Frames
     told = []
     if left:
         told.append(f"{len(left)} of {len(views)} photos could not be registered: {', '.join(left)}")
-    loose = [
-        number for number, model in enumerate(findings.models) if frames.root[frames.world_of[model.views[0]]] != number
-    ]
+    loose = len(findings.models) - len(frames.sure)
     if loose:
-        told.append(f"{len(loose)} groups of photos are linked to the others by the network's estimate alone")
+        words = "1 group of photos is" if loose == 1 else f"{loose} groups of photos are"
+        told.append(f"{words} linked to the others by the network's estimate alone")
     return told
 
 
-def _provenance(scene: Scene, findings: Findings, seconds: Mapping[str, float]):
+def _provenance(scene: Scene, findings: Findings, options: RefineOptions, seconds: Mapping[str, float]) -> Provenance:
     import pycolmap
 
     told = ", ".join(
@@ -296,6 +212,7 @@ def _provenance(scene: Scene, findings: Findings, seconds: Mapping[str, float]):
     )
     return replace(
         scene.provenance,
+        settings={**scene.provenance.settings, **{f"refine {name}": value for name, value in vars(options).items()}},
         versions={**scene.provenance.versions, "pycolmap": pycolmap.__version__},
         seconds={**scene.provenance.seconds, **{f"refine {name}": value for name, value in seconds.items()}},
         changes=(*scene.provenance.changes, f"cameras refined by bundle adjustment ({told})"),
@@ -310,9 +227,3 @@ def _distortion(models: Sequence[Mapped]) -> dict[int, np.ndarray]:
             if len(coefficients):
                 found[view] = coefficients
     return found
-
-
-def _sim3d(placed: Similarity) -> pycolmap.Sim3d:
-    import pycolmap
-
-    return pycolmap.Sim3d(placed.scale, pycolmap.Rotation3d(placed.rotation), placed.translation)

@@ -40,7 +40,6 @@ def adjust(
     anchors: Anchors = Anchors(),
     *,
     tolerance: float = ROUGH,
-    free_lenses: bool = False,
 ) -> bool:
     """Adjust all registered cameras and points of a reconstruction, in place.
 
@@ -49,7 +48,6 @@ def adjust(
         options: which intrinsics may change, and the loss.
         anchors: what may not.
         tolerance: relative change of the cost at which it ends.
-        free_lenses: let focal lengths change even if they are known: to see what the photos would say.
 
     Returns:
         Whether the solver found something usable; otherwise the reconstruction is of no use.
@@ -61,9 +59,8 @@ def adjust(
         config.add_image(image)
     # Two views tell a focal length badly, or not at all where their axes meet.
     fixed = set(model.cameras) if model.num_reg_images() < LEAST_FOR_FOCAL else set(anchors.fixed_lenses)
-    if not free_lenses:
-        for number in fixed & set(model.cameras):
-            config.set_constant_cam_intrinsics(number)
+    for number in fixed & set(model.cameras):
+        config.set_constant_cam_intrinsics(number)
     held = [view for view in anchors.constant if model.image(view + 1).has_pose]
     for view in held:
         config.set_constant_rig_from_world_pose(model.image(view + 1).frame_id)

@@ -29,13 +29,16 @@ class Frames:
             with the largest model.
         from_model: for each model its place in its world.
         from_network: for each view the map from the network's frame (that of its group) to its world.
-        root: for each world the model that the others are laid upon; None without any.
+        sure: models of which more than the network's word says where they are in their world: in each the first, upon
+            which the others are laid, and those that given cameras place beside it.
+        is_given: whether the first world is that of the given cameras.
     """
 
     world_of: Sequence[int]
     from_model: Sequence[Similarity]
     from_network: Sequence[Similarity]
-    root: Sequence[int | None]
+    sure: frozenset[int]
+    is_given: bool
 
 
 def lay_out(
@@ -52,48 +55,74 @@ def lay_out(
         models: of some of the views; no view is in two.
         features: of the views.
         shared: (N, N) of `overlap.overlap`: a view that is not registered is placed by those it shares most with.
-        given: a world with a camera that is given is the given one; any other is its first view's camera, and lengths
-            are such that the network's depth stays as it is.
+        given: the first world is that of the given cameras, if it has any of them; any other is its first view's
+            camera, and lengths are such that the network's depth stays as it is.
     """
-    layout = _Layout(views, models, features)
-    worlds = layout.worlds()
+    layout = _Layout(views, models, features, shared, given)
     world_of = [0] * len(views)
     from_model, from_network = [Similarity.identity()] * len(models), [Similarity.identity()] * len(views)
-    roots: list[int | None] = []
-    for world, members in enumerate(worlds):
-        own = [number for number, model in enumerate(models) if model.views[0] in members]
-        groups = sorted({views[view].group for view in members if layout.counts_for_group(view)})
-        of_model, of_group = layout.spread(own, groups)
-        final = _final_frame(layout, members, own, of_model, of_group, given)
-        roots.append(own[0] if own else None)
-        for number in own:
-            from_model[number] = final.compose(of_model[number])
+    sure: set[int] = set()
+    is_given = False
+    for world, members in enumerate(layout.worlds()):
+        spread = layout.spread(members)
+        known = [] if world else layout.known(members, spread)
+        final = layout.onto_given(spread, known) if known else layout.onto_first(members[0], spread)
+        sure |= set(spread.root)
+        if set(spread.root) & set(layout.given_from_model):
+            sure |= set(spread.of_model) & set(layout.given_from_model)
+        for number, placed in spread.of_model.items():
+            from_model[number] = final.compose(placed)
         for view in members:
             world_of[view] = world
-            from_network[view] = final.compose(layout.place(view, of_model, of_group, shared[view]))
-    return Frames(world_of=world_of, from_model=from_model, from_network=from_network, root=roots)
+            from_network[view] = final.compose(layout.place(view, spread))
+        is_given |= bool(known)
+    return Frames(world_of=world_of, from_model=from_model, from_network=from_network, sure=frozenset(sure), is_given=is_given)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Spread:
+    """Maps to the frame of a world's root, its first model (or the only group's), from all models and groups of it."""
+
+    of_model: Mapping[int, Similarity]
+    of_group: Mapping[int, Similarity]
+
+    @property
+    def root(self) -> Mapping[int, Similarity]:
+        return dict(list(self.of_model.items())[:1])
 
 
 class _Layout:
-    """Fits between the frames of models and of the network's groups. The root of a world is its first model's frame."""
+    """Fits between the frames of models, of the network's groups, and of the given cameras."""
 
-    def __init__(self, views: Sequence[SceneView], models: Sequence[Mapped], features: Sequence[Features]):
+    def __init__(
+        self,
+        views: Sequence[SceneView],
+        models: Sequence[Mapped],
+        features: Sequence[Features],
+        shared: np.ndarray,
+        given: GivenCameras,
+    ):
         self.views = views
         self.models = models
+        self.shared = shared
+        self.given = given
         self.network = [camera_in_group(view) for view in views]
         self.refined = [cameras_of(model.model, len(views)) for model in models]
         self.model_of = {view: number for number, model in enumerate(models) for view in model.views}
         self.depths = {
             view: _depth_pairs(views[view], models[number], features, view) for view, number in self.model_of.items()
         }
+        self.given_from_model = self._given_from_models()
 
     def counts_for_group(self, view: int) -> bool:
         """Whether a view belongs to its group's frame: not if all that is known of it is where a model has it."""
         return self.network[view] is not None or view not in self.model_of
 
     def worlds(self) -> list[tuple[int, ...]]:
-        """Views that share a frame: by a model, or by the network's word. That of the first model comes first."""
+        """Views that share a frame: by a model, by the network's word, or by given cameras; the first model's first."""
         edges = [(model.views[0], view) for model in self.models for view in model.views]
+        laid = [self.models[number].views[0] for number in self.given_from_model]
+        edges += [(laid[0], view) for view in laid[1:]]
         first_of: dict[int, int] = {}
         for index, view in enumerate(self.views):
             if self.counts_for_group(index):
@@ -101,45 +130,107 @@ class _Layout:
         main = self.models[0].views[0] if self.models else 0
         return sorted(connected(edges, len(self.views)), key=lambda members: main not in members)
 
-    def spread(
-        self, models: Sequence[int], groups: Sequence[int]
-    ) -> tuple[dict[int, Similarity], dict[int, Similarity]]:
-        """The maps to the root's frame from all of the models and of the network's groups.
-
-        Without a model, the only group's frame is the root.
-        """
+    def spread(self, members: Sequence[int]) -> _Spread:
+        """The maps to the root's frame from all models and groups of a world."""
+        models = [number for number, model in enumerate(self.models) if model.views[0] in members]
+        groups = sorted({self.views[view].group for view in members if self.counts_for_group(view)})
         of_model = {number: Similarity.identity() for number in models[:1]}
         of_group = {} if models else {group: Similarity.identity() for group in groups}
         while len(of_model) < len(models) or len(of_group) < len(groups):
-            for group in set(groups) - set(of_group):
-                members = self._shared(group, of_model)
-                if members:
-                    of_group[group] = self._fit_group(members, of_model)
-            for number in sorted(set(models) - set(of_model)):
-                linked = [group for group in of_group if self._shared(group, [number])]
-                if linked:  # by the group of most views in common
-                    group = max(linked, key=lambda group: len(self._shared(group, [number])))
-                    own = self._fit_group(self._shared(group, [number]), {number: Similarity.identity()})
+            of_model |= self._by_given(of_model, models)
+            for group in groups:
+                own = self._shared_with(group, of_model)
+                if group not in of_group and own:
+                    of_group[group] = self._fit_group(own, of_model)
+            for number in models:
+                linked = [group for group in of_group if self._shared_with(group, [number])]
+                if number not in of_model and linked:  # by the group of most views in common
+                    group = max(linked, key=lambda group: len(self._shared_with(group, [number])))
+                    own = self._fit_group(self._shared_with(group, [number]), {number: Similarity.identity()})
                     of_model[number] = of_group[group].compose(own.inverse())
-        return of_model, of_group
+        return _Spread(of_model=of_model, of_group=of_group)
 
-    def place(
-        self,
-        view: int,
-        of_model: Mapping[int, Similarity],
-        of_group: Mapping[int, Similarity],
-        shared: np.ndarray,
-    ) -> Similarity:
+    def place(self, view: int, spread: _Spread) -> Similarity:
         """From the network's frame to the root's, for one view: if it is not registered, by those it sees most of."""
         group = self.views[view].group
-        root = dict(list(of_model.items())[:1])
-        members = self._shared(group, root) if view not in self.model_of else []
+        members = self._shared_with(group, spread.root) if view not in self.model_of else []
         if members:
-            return self._fit_group(members, root, np.array([FAR_WEIGHT + shared[other] for other in members]))
-        if group in of_group:
-            return of_group[group]
-        scale = self.depth_ratio([view], of_model) or 1.0
+            weights = np.array([FAR_WEIGHT + self.shared[view, other] for other in members])
+            return self._fit_group(members, spread.root, weights)
+        if group in spread.of_group:
+            return spread.of_group[group]
+        scale = self.depth_ratio([view], spread.of_model) or 1.0
         return Similarity(scale=scale, rotation=np.eye(3), translation=np.zeros(3))
+
+    def camera(self, view: int, spread: _Spread) -> np.ndarray | None:
+        """(4, 4) world_from_camera of a view in the root's frame: the refined one, else the network's."""
+        if view in self.model_of:
+            number = self.model_of[view]
+            return spread.of_model[number].apply_to_camera(_matrix(self.refined[number][view]))
+        if (network := self.network[view]) is not None:
+            return self.place(view, spread).apply_to_camera(network.world_from_camera)
+        return None
+
+    def known(self, members: Sequence[int], spread: _Spread) -> list[int]:
+        """The views by which a world is laid upon the given cameras: those of its root, if it has any."""
+        known = [
+            view for view in members if self.given.camera_of(view) is not None and self.camera(view, spread) is not None
+        ]
+        return [view for view in known if self.model_of.get(view) in spread.root] or known
+
+    def onto_given(self, spread: _Spread, known: Sequence[int]) -> Similarity:
+        """From the root's frame to that of the given cameras; depth tells the scale where those are in one place."""
+        root = next(iter(spread.of_model))
+        if root in self.given_from_model:
+            return self.given_from_model[root]
+        cameras = [_known(self.camera(view, spread)) for view in known]
+        return self._fit_given(known, cameras, self._scale(known[0], spread))
+
+    def onto_first(self, first: int, spread: _Spread) -> Similarity:
+        """From the root's frame to that of a view's camera, in lengths in which the network's depth stays as it is."""
+        if not spread.of_model:
+            return Similarity.identity()
+        camera = self.camera(first, spread)
+        if camera is None:  # the world stays about where the network has it
+            group = spread.of_group.get(self.views[first].group)
+            return Similarity.identity() if group is None else group.inverse()
+        back, scale = invert_rigid(camera), self._scale(first, spread)
+        return Similarity(scale=scale, rotation=back[:3, :3], translation=scale * back[:3, 3])
+
+    def _scale(self, view: int, spread: _Spread) -> float:
+        """The network's units to one of the root's."""
+        group = spread.of_group.get(self.views[view].group) or next(iter(spread.of_group.values()), None)
+        if group is not None:
+            return 1 / group.scale
+        root = next(iter(spread.of_model))
+        return 1 / (self.depth_ratio(self.models[root].views, spread.root) or 1.0)
+
+    def _given_from_models(self) -> dict[int, Similarity]:
+        """From the frame of each model to that of the given cameras, where two or more tell the scale."""
+        found = {}
+        for number, model in enumerate(self.models):
+            known = [view for view in model.views if self.given.camera_of(view) is not None]
+            cameras = [_matrix(self.refined[number][view]) for view in known]
+            if len(known) > 1:
+                targets = np.array([self.given.camera_of(view) for view in known])
+                if ratio_of_spreads(np.array(cameras), targets) is not None:
+                    found[number] = self._fit_given(known, cameras, 1.0)
+        return found
+
+    def _fit_given(self, known: Sequence[int], cameras: Sequence[np.ndarray], scale: float) -> Similarity:
+        source, target = np.array(cameras), np.array([self.given.camera_of(view) for view in known])
+        depths = np.concatenate([np.zeros(0), *(self.depths[view][1] for view in known if view in self.depths)])
+        reach = float(np.median(depths)) if len(depths) else 1.0
+        return fit_cameras(source, target, scale=ratio_of_spreads(source, target) or scale, reach=reach)
+
+    def _by_given(self, of_model: Mapping[int, Similarity], models: Sequence[int]) -> dict[int, Similarity]:
+        """Other models that given cameras lay upon one that has a place."""
+        laid = [number for number in of_model if number in self.given_from_model]
+        if not laid:
+            return {}
+        root_from_given = of_model[laid[0]].compose(self.given_from_model[laid[0]].inverse())
+        left = [number for number in models if number in self.given_from_model and number not in of_model]
+        return {number: root_from_given.compose(self.given_from_model[number]) for number in left}
 
     def depth_ratio(self, views: Sequence[int], of_model: Mapping[int, Similarity]) -> float | None:
         """Refined depth, in the root's units, to one unit of the network's depth; None where too little tells it."""
@@ -151,7 +242,7 @@ class _Layout:
             return None
         return float(np.median([np.median(own) for own in ratios if len(own)]))
 
-    def _shared(self, group: int, models: Iterable[int]) -> list[int]:
+    def _shared_with(self, group: int, models: Iterable[int]) -> list[int]:
         """Views of a group that the network has a camera of, and one of the models too."""
         return [
             view
@@ -184,48 +275,6 @@ class _Layout:
         )
 
 
-def _final_frame(
-    layout: _Layout,
-    members: Sequence[int],
-    own: Sequence[int],
-    of_model: Mapping[int, Similarity],
-    of_group: Mapping[int, Similarity],
-    given: GivenCameras,
-) -> Similarity:
-    """From the root's frame to that of the world."""
-    if not own:
-        return Similarity.identity()
-    first = members[0]
-    group = of_group.get(layout.views[first].group) or next(iter(of_group.values()), None)
-    ratio = (
-        group.scale
-        if group is not None
-        else layout.depth_ratio(layout.models[own[0]].views, {own[0]: Similarity.identity()})
-    )
-    scale = 1 / (ratio or 1.0)
-    known = [view for view in layout.models[own[0]].views if given.camera_of(view) is not None]
-    if known:
-        return _onto_given(layout, own[0], known, given, scale)
-    refined, network = layout.refined[own[0]][first], layout.network[first]
-    if refined is not None:
-        camera = refined.world_from_camera
-    elif network is not None and group is not None:
-        camera = group.apply_to_camera(network.world_from_camera)
-    else:  # the first view's camera is not known: the world stays about where the network has it
-        return Similarity.identity() if group is None else group.inverse()
-    back = invert_rigid(camera)
-    return Similarity(scale=scale, rotation=back[:3, :3], translation=scale * back[:3, 3])
-
-
-def _onto_given(layout: _Layout, root: int, known: Sequence[int], given: GivenCameras, scale: float) -> Similarity:
-    """From the root's frame to that of the given cameras; `scale` counts where those are all in one place."""
-    source = np.array([_matrix(layout.refined[root][view]) for view in known])
-    target = np.array([given.camera_of(view) for view in known])
-    depths = np.concatenate([layout.depths[view][1] for view in known])
-    reach = float(np.median(depths)) if len(depths) else 1.0
-    return fit_cameras(source, target, scale=ratio_of_spreads(source, target) or scale, reach=reach)
-
-
 def _depth_pairs(
     view: SceneView, model: Mapped, features: Sequence[Features], index: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -242,6 +291,11 @@ def _depth_pairs(
     x, y = in_network[inside].T
     known = view.valid[y, x]
     return view.depth[y, x][known].astype(np.float64), depth[inside][known]
+
+
+def _known(camera: np.ndarray | None) -> np.ndarray:
+    assert camera is not None
+    return camera
 
 
 def _matrix(camera: Camera | None) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manyview.formats.describe import HALF_PIXEL
-from manyview.geometry import default_focal, intrinsics, picture_centre
+from manyview.geometry import Camera, default_focal, intrinsics, picture_centre
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.overlap import camera_in_group
 from manyview.scene import SceneView
@@ -39,6 +39,11 @@ class Lenses:
     sizes: Mapping[int, tuple[int, int]]
     fixed: frozenset[int]
     model: Mapping[int, str]
+
+    def camera_at(self, number: int, world_from_camera: np.ndarray) -> Camera:
+        """A camera with these intrinsics at a place."""
+        height, width = self.sizes[number]
+        return Camera(K=self.K[number], world_from_camera=world_from_camera, width=width, height=height)
 
     def colmap_camera(self, number: int, K: np.ndarray | None = None) -> pycolmap.Camera:
         """A camera without distortion, of these or of other intrinsics."""
@@ -97,9 +102,12 @@ def distortion_of(camera: pycolmap.Camera) -> np.ndarray:
     return np.asarray(camera.params, dtype=np.float64)[len(camera.params) - count :].copy()
 
 
-def without_distortion(camera: pycolmap.Camera, pixels: np.ndarray) -> np.ndarray:
-    """(M, 2) original pixels -> where a pinhole with the same intrinsics would show the same; nan if nowhere."""
-    if not distortion_of(camera).any():
+def straightened(camera: pycolmap.Camera | None, pixels: np.ndarray) -> np.ndarray:
+    """(M, 2) original pixels -> where a pinhole with the same intrinsics would show the same; nan if nowhere.
+
+    Without a camera they stay.
+    """
+    if camera is None or not distortion_of(camera).any():
         return pixels
     rays = np.asarray(camera.cam_from_img(np.ascontiguousarray(pixels + HALF_PIXEL)), dtype=np.float64).reshape(-1, 2)
     K = K_of_colmap(camera)

@@ -155,10 +155,8 @@ def disjoint(models: Sequence[Mapped]) -> list[Mapped]:
 def agreeing_views(part: Part, slack: float) -> tuple[int, ...]:
     """The largest set of views whose starting cameras agree, pair by pair, with the matches that link them.
 
-    Constant cameras are always among them.
+    Where cameras are constant, it is the set with all of these, whether they agree or not.
     """
-    if len(part.anchors.constant) > 1:
-        return tuple(sorted(part.anchors.constant))
     edges = [
         (pair.first, pair.second)
         for pair in part.pairs
@@ -166,8 +164,10 @@ def agreeing_views(part: Part, slack: float) -> tuple[int, ...]:
         and pair.second in part.start
         and share_explained(part.start[pair.first], part.start[pair.second], pair, slack=slack) >= START_SHARE
     ]
-    largest = connected(edges, 1 + max(part.members))[0]
-    return largest if len(largest) > 1 else ()
+    held = sorted(part.anchors.constant & set(part.start))
+    sets = connected([*edges, *((held[0], view) for view in held[1:])], 1 + max(part.members))
+    chosen = sets[0] if len(held) < 2 else next(views for views in sets if held[0] in views)
+    return chosen if len(chosen) > 1 else ()
 
 
 def map_from_start(part: Part, slack: float) -> list[Mapped]:
@@ -272,9 +272,5 @@ def _two_views(part: Part, pair: VerifiedPair) -> dict[int, Camera] | None:
     found = relative_motion(first, second, limit=limit, seed=part.options.seed)
     if found is None or not found[1] > LEAST_ANGLE:
         return None
-    cameras = {}
-    for (view, _), matrix in zip(ends, (np.eye(4), invert_rigid(found[0])), strict=True):
-        number = lenses.number_of[view]
-        height, width = lenses.sizes[number]
-        cameras[view] = Camera(K=lenses.K[number], world_from_camera=matrix, width=width, height=height)
-    return cameras
+    placed = {pair.first: np.eye(4), pair.second: invert_rigid(found[0])}
+    return {view: lenses.camera_at(lenses.number_of[view], matrix) for view, matrix in placed.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from manyview.formats.describe import HALF_PIXEL
 from manyview.refine.features import Features
-from manyview.refine.lenses import Lenses
+from manyview.refine.lenses import Lenses, distortion_of, straightened
 from manyview.refine.options import RefineOptions
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class MatchDatabase:
         verification.ransac.max_error *= self.resolution
         verification.min_num_inliers = self.options.min_matches
         pycolmap.match_image_pairs(str(self.path), matching, pairing, verification, device=pycolmap.Device.cpu)
+        listed.unlink()
 
     def verified(self) -> list[VerifiedPair]:
         """The pairs with enough verified matches, in order."""
@@ -162,6 +163,21 @@ def connected(edges: Sequence[tuple[int, int]], count: int) -> list[tuple[int, .
     number, label = connected_components(graph, directed=False)
     parts = [tuple(np.flatnonzero(label == part).tolist()) for part in range(number)]
     return sorted(parts, key=lambda part: (-len(part), part))
+
+
+def without_distortion(pairs: Sequence[VerifiedPair], lenses: Mapping[int, pycolmap.Camera]) -> list[VerifiedPair]:
+    """The pairs with pixels where pinholes would show them, in the views (by index) that have a lens here."""
+    bent = {view: lens for view, lens in lenses.items() if distortion_of(lens).any()}
+    if not bent:
+        return list(pairs)
+    return [
+        replace(
+            pair,
+            first_pixels=straightened(bent.get(pair.first), pair.first_pixels),
+            second_pixels=straightened(bent.get(pair.second), pair.second_pixels),
+        )
+        for pair in pairs
+    ]
 
 
 def _write_image(database: pycolmap.Database, index: int, camera: int, features: Features) -> None:

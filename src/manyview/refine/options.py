@@ -91,6 +91,11 @@ class RefineOptions:
             raise InputError(f"threads is {self.threads}", hint="Give at least 1, or None for all cores.")
 
     @property
+    def has_distortion(self) -> bool:
+        """Whether the camera model bends rays."""
+        return self.camera_model in ("SIMPLE_RADIAL", "OPENCV")
+
+    @property
     def thread_count(self) -> int:
         """How many threads COLMAP is given."""
         return self.threads or os.cpu_count() or 1
@@ -150,6 +155,10 @@ def _as_rigid(given: np.ndarray) -> np.ndarray:
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise InputError(f"got a camera of shape {matrix.shape}, or not finite", hint="Give (4, 4) world_from_camera.")
     rotation = matrix[:3, :3]
-    if np.abs(rotation.T @ rotation - np.eye(3)).max() > RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
+    is_rotation = np.abs(rotation.T @ rotation - np.eye(3)).max() < RIGID_TOLERANCE and np.linalg.det(rotation) > 0
+    if not is_rotation or not np.allclose(matrix[3], [0, 0, 0, 1]):
         raise InputError("a given camera is not rigid", hint="Give world_from_camera: a rotation and a translation.")
-    return matrix
+    left, _, right = np.linalg.svd(rotation)
+    exact = matrix.copy()
+    exact[:3, :3], exact[3] = left @ right, [0, 0, 0, 1]
+    return exact

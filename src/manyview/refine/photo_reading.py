@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from manyview.refine.photo_measures import (
     sharpness,
 )
 from manyview.refine.photo_tags import PhotoTags, read_tags
+from manyview.scene import SceneView
 
 THUMBNAIL_SIZE = 200  # pixels of the long side
 _THREADS = 4
@@ -100,6 +101,28 @@ def measure_photos(
         first = f"The first, {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise NoValidImagesError(f"none of {len(found)} inputs could be read", hint=first)
     return MeasuredPhotos(photos=photos, skipped=skipped, warnings=tuple(warnings))
+
+
+def measure_views(views: Sequence[SceneView], *, progress: Progress | None = None) -> MeasuredPhotos:
+    """Measure the photos of a scene's views; where one is none, or is no more, the picture that the network saw.
+
+    Args:
+        views: in order; names are theirs.
+        progress: called after each.
+    """
+    limits = DecodeLimits(pillow_pixel_limit(), lambda size: max(size) / MEASURED_SIZE)
+    measured, warnings = [], []
+    for done, view in enumerate(views, start=1):
+        found = None
+        if view.source is not None and view.timestamp is None and Path(view.source).is_file():
+            found = _photo(Source(view.name, Path(view.source)), limits)
+        if not isinstance(found, MeasuredPhoto):
+            warnings.append(f"{view.name}: measured in the network's picture, since there is no photo")
+            found = _measured(view.name, Image.fromarray(view.image))
+        measured.append(found)
+        if progress is not None:
+            progress(done, len(views), "measuring photos")
+    return MeasuredPhotos(photos=tuple(measured), warnings=tuple(warnings))
 
 
 def _collected(

@@ -11,7 +11,7 @@ import numpy as np
 from manyview.geometry import Camera, invert_rigid, transform_points
 from manyview.refine.agreement import judge_cameras
 from manyview.refine.lenses import K_of_colmap
-from manyview.refine.matching import VerifiedPair
+from manyview.refine.matching import VerifiedPair, without_distortion
 from manyview.refine.two_views import length_by_points, relative_motion
 from manyview.refine.unregistered import fit_cameras, ratio_of_spreads
 
@@ -26,7 +26,6 @@ LEAST_SHARE = 0.6  # of these, and of all its matches with registered views, tha
 
 def register_rest(
     mapper: pycolmap.IncrementalMapper,
-    model: pycolmap.Reconstruction,
     options: pycolmap.IncrementalMapperOptions,
     wanted: Sequence[int],
     settle: Callable[[int], None],
@@ -34,7 +33,7 @@ def register_rest(
     """Register views as long as one can be: by the points they see, then by matches alone.
 
     Args:
-        mapper, model, options: COLMAP's.
+        mapper, options: COLMAP's.
         wanted: views that may be registered.
         settle: called with each image that was registered.
     """
@@ -100,14 +99,16 @@ def register_by_few(
         return None
     lens = model.camera(model.image(candidate.view + 1).camera_id)
     others = {view: camera for view, camera in _registered(model, candidate.pairs).items() if view != candidate.view}
+    lenses = {view: model.camera(model.image(view + 1).camera_id) for view in (*others, candidate.view)}
+    pairs = without_distortion(candidate.pairs, lenses)
     alone = [*_by_points(candidate, lens, limit, seed), *_by_pairs(candidate, model, lens, others, limit, seed)]
     ways: list[tuple[How, list[np.ndarray]]] = [("matches", alone), ("guess", _by_guess(candidate, lens, limit))]
     for how, cameras in ways:
-        judged = [(_explained(candidate, camera, lens, others, limit), row) for row, camera in enumerate(cameras)]
-        best = max(judged, default=((0.0, 0.0), -1))
-        if min(best[0]) >= LEAST_SHARE:
+        judged = [_explained(candidate, camera, lens, others, pairs, limit) for camera in cameras]
+        best = max(range(len(cameras)), key=lambda row: judged[row], default=-1)
+        if best >= 0 and min(judged[best]) >= LEAST_SHARE:
             image = model.image(candidate.view + 1)
-            found = pycolmap.Rigid3d(invert_rigid(cameras[best[1]])[:3])
+            found = pycolmap.Rigid3d(invert_rigid(cameras[best])[:3])
             model.frame(image.frame_id).set_cam_from_world(image.camera_id, found)
             mapper.observation_manager.register_frame(image.frame_id)
             return how
@@ -261,17 +262,18 @@ def _explained(
     world_from_camera: np.ndarray,
     lens: pycolmap.Camera,
     others: Mapping[int, Camera],
+    pairs: Sequence[VerifiedPair],
     limit: float,
 ) -> tuple[float, float]:
-    """Share of the known points within the limit, and share of all matches with registered views."""
+    """Share of the known points within the limit, and share of all matches (as pinholes see them) with the others."""
     import pycolmap
 
     shown = _errors(pycolmap.Rigid3d(invert_rigid(world_from_camera)[:3]), candidate, lens) < limit
-    cameras: list[Camera | None] = [None] * (1 + max(max(pair.first, pair.second) for pair in candidate.pairs))
+    cameras: list[Camera | None] = [None] * (1 + max(pair.second for pair in pairs))
     for view, camera in others.items():
         cameras[view] = camera
     cameras[candidate.view] = _camera(lens, world_from_camera)
-    return float(shown.mean()), judge_cameras(cameras, candidate.pairs).explained
+    return float(shown.mean()), judge_cameras(cameras, pairs).explained
 
 
 def _errors(camera_from_world: pycolmap.Rigid3d, candidate: Candidate, lens: pycolmap.Camera) -> np.ndarray:

@@ -29,8 +29,8 @@ class PhotoOutcome:
         reason: why not, or what else is to be known, in words.
         camera_source: which camera it has now.
         observations: sparse points that it sees.
-        error_before, error_after: median reprojection error over these, pixels of the original, with the cameras before
-            and after; before, points are placed anew for the cameras as they were.
+        error_before, error_after: median over its verified matches with other photos of how far, in pixels of the
+            original, the cameras before and after miss them (`agreement.errors`).
         rotation_degrees: how far the camera turned, beside the change of frame.
         translation: how far it moved, as a share of the scene's size.
         group: 0 for the photos that share the scene's world.
@@ -244,8 +244,8 @@ def _median(values: Sequence[float | None]) -> float | None:
 def _verdict(totals: RefineTotals, kept: str) -> str:
     words = f"{totals.registered} of {totals.photos} photos registered"
     if totals.error_after is not None:
-        before = "" if totals.error_before is None else f" from {totals.error_before:.2f}"
-        words += f"; reprojection error{before} to {totals.error_after:.2f} pixels (median)"
+        instead = "" if totals.error_before is None else f" instead of {totals.error_before:.2f}"
+        words += f"; matches are missed by {totals.error_after:.2f} pixels{instead} (median)"
     if kept == "unrefined":
         return f"The refinement would have made the scene worse and was undone: {words}."
     return f"{words}."

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from manyview.refine.agreement import Agreement
+from manyview.refine.matching import VerifiedPair
 from manyview.refine.options import RefineOptions
+from manyview.refine.settling import How
 from manyview.refine.sparse import SparsePoints
 from manyview.scene import Scene
 
@@ -81,6 +83,7 @@ class Refined:
         scene: cameras are pinholes in original pixels. Its first view's camera is the world, or the given cameras say
             what is. Depth is the network's up to one scale.
         points: sparse points with their observations; none where the network's cameras are kept.
+        verified: the verified matches.
         views: one a view.
         pairs: those with verified matches.
         kept: "refined", or "network" where that explains the matches better or nothing could be refined.
@@ -88,6 +91,7 @@ class Refined:
         reprojection_error: mean over all observations, original pixels; nan without.
         models: COLMAP's, each in the frame of its group; view i is image i + 1, lenses have their distortion. The
             first is the largest.
+        how: what each model started from: "start" is the network's (or given) cameras, "incremental" single photos.
         distortion: coefficients of each registered view in COLMAP's order, where the camera model has any.
         options: as asked for.
         seconds: of each part of the work.
@@ -96,6 +100,7 @@ class Refined:
 
     scene: Scene
     points: SparsePoints
+    verified: tuple[VerifiedPair, ...]
     views: tuple[ViewOutcome, ...]
     pairs: tuple[PairOutcome, ...]
     kept: Literal["refined", "network"]
@@ -103,6 +108,7 @@ class Refined:
     after: Agreement
     reprojection_error: float
     models: tuple[pycolmap.Reconstruction, ...]
+    how: tuple[How, ...]
     distortion: Mapping[int, np.ndarray]
     options: RefineOptions
     seconds: Mapping[str, float] = field(default_factory=dict)

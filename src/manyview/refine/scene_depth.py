@@ -173,6 +173,10 @@ def _dense_view(view: SceneView, found: DenseView, working: _Working, min_views:
         points=points_from_depth(found.depth, camera.K, camera.world_from_camera),
         confidence=1 + found.confidence * found.views,
         valid=found.views >= min_views,
-        **{**_other_fields(view), "image": found.image, "original_from_network": working.original_from_photo @ photo_from_found},
+        **{
+            **_other_fields(view),
+            "image": found.image,
+            "original_from_network": working.original_from_photo @ photo_from_found,
+        },
     )
     return replace(changed, masked_pixels=view.masked_pixels)

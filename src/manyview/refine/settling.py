@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from manyview.geometry import Camera, invert_rigid
+from manyview.geometry import Camera, Similarity, invert_rigid
 from manyview.refine.agreement import Agreement, errors, judge_cameras
-from manyview.refine.bundle import FINE, Anchors, adjust
+from manyview.refine.bundle import FINE, ROUGH, Anchors, adjust
 from manyview.refine.lenses import K_of_colmap
-from manyview.refine.matching import MatchDatabase, VerifiedPair
+from manyview.refine.matching import MatchDatabase, VerifiedPair, without_distortion
 from manyview.refine.options import RefineOptions
 from manyview.refine.registering import candidate_for, register_by_few, register_rest
 
@@ -108,20 +108,26 @@ def settle(
     mapper = pycolmap.IncrementalMapper(cache)
     mapper.begin_reconstruction(model)
     try:
-        _converge(part, mapper, model, _limits(part, cameras))
-        if model.num_points3D() == 0:
+        if not _converge(part, mapper, model, _limits(part, cameras)):
             return None
         before = model.num_reg_images()
         guessed = _register_more(part, mapper, model, cache, wanted)
-        if model.num_reg_images() > before:
-            _converge(part, mapper, model, [FILTER_ERROR] * ROUNDS)
+        if model.num_reg_images() > before and not _converge(part, mapper, model, [FILTER_ERROR] * ROUNDS):
+            return None
         _drop_views(model, mapper, part)
-        if model.num_reg_images() > 1 and model.num_points3D():
-            adjust(model, part.scaled_options, part.anchors, tolerance=FINE)
-            mapper.filter_points(mapper_options(part, FILTER_ERROR))
+        if not _adjusted(part, model, tolerance=FINE):
+            return None
+        mapper.filter_points(mapper_options(part, FILTER_ERROR))
     finally:
         mapper.end_reconstruction(False)
     return _mapped(part, model, how, guessed)
+
+
+def _adjusted(part: Part, model: pycolmap.Reconstruction, tolerance: float = ROUGH) -> bool:
+    """Adjust a model in place; False where nothing is left of it, or the solver fails."""
+    if model.num_reg_images() < 2 or not model.num_points3D():
+        return False
+    return adjust(model, part.scaled_options, part.anchors, tolerance=tolerance)
 
 
 def _register(model: pycolmap.Reconstruction, view: int, camera: Camera) -> None:
@@ -148,8 +154,12 @@ def _limits(part: Part, cameras: Mapping[int, Camera]) -> list[float]:
 
 def _converge(
     part: Part, mapper: pycolmap.IncrementalMapper, model: pycolmap.Reconstruction, limits: Sequence[float]
-) -> None:
-    """Triangulate, adjust and drop what does not fit, with a limit for each round, until nothing changes any more."""
+) -> bool:
+    """Triangulate, adjust and drop what does not fit, with a limit for each round, until nothing changes any more.
+
+    Returns:
+        Whether a model is left; otherwise it is of no use.
+    """
     previous = (0.0, 0)
     for limit in limits:
         triangulation = triangulation_options(part, limit)
@@ -157,14 +167,14 @@ def _converge(
             mapper.triangulate_image(triangulation, image)
         mapper.complete_and_merge_tracks(triangulation)
         mapper.retriangulate(triangulation)
-        if model.num_points3D() == 0:
-            continue
-        adjust(model, part.scaled_options, part.anchors)
+        if not _adjusted(part, model):
+            return False
         mapper.filter_points(mapper_options(part, limit))
         observations = model.compute_num_observations()
         if limit == previous[0] and abs(observations - previous[1]) <= SETTLED * observations:
-            return
+            break
         previous = (limit, observations)
+    return model.num_points3D() > 0
 
 
 def _register_more(
@@ -180,10 +190,10 @@ def _register_more(
     def settle_view(image: int) -> None:
         mapper.triangulate_image(triangulation, image)
         mapper.complete_and_merge_tracks(triangulation)
-        adjust(model, part.scaled_options, part.anchors)
-        mapper.filter_points(mapping)
+        if _adjusted(part, model):  # where it fails, the camera stays as it was registered, and is judged in the end
+            mapper.filter_points(mapping)
 
-    register_rest(mapper, model, mapping, wanted, settle_view)
+    register_rest(mapper, mapping, wanted, settle_view)
     guessed = set()
     found = True
     while found:
@@ -196,7 +206,7 @@ def _register_more(
             if how is not None:
                 guessed |= {candidate.view} if how == "guess" else set()
                 settle_view(candidate.view + 1)
-                register_rest(mapper, model, mapping, wanted, settle_view)
+                register_rest(mapper, mapping, wanted, settle_view)
                 found = True
                 break
     return frozenset(guessed)
@@ -220,7 +230,8 @@ def _drop_views(model: pycolmap.Reconstruction, mapper: pycolmap.IncrementalMapp
 def _shares(model: pycolmap.Reconstruction, part: Part) -> dict[int, float]:
     """Share of the matches between each registered view and the others that the cameras explain."""
     cameras = cameras_of(model, len(part.database.features))
-    there = [pair for pair in part.pairs if cameras[pair.first] is not None and cameras[pair.second] is not None]
+    pairs = as_pinholes(part.pairs, model)
+    there = [pair for pair in pairs if cameras[pair.first] is not None and cameras[pair.second] is not None]
     views = [view for view, camera in enumerate(cameras) if camera is not None]
     return {
         view: judge_cameras(cameras, [pair for pair in there if view in (pair.first, pair.second)]).explained
@@ -233,13 +244,14 @@ def _mapped(part: Part, model: pycolmap.Reconstruction, how: How, guessed: froze
     if len(views) < 2:
         return None
     cameras = cameras_of(model, len(part.database.features))
+    pairs = as_pinholes(part.pairs, model)
     return Mapped(
         model=model,
         how=how,
         views=views,
         guessed=frozenset(guessed) & frozenset(views),
-        agreement=judge_cameras(cameras, part.pairs),
-        within=judge_cameras(cameras, [pair for pair in part.pairs if pair.first in views and pair.second in views]),
+        agreement=judge_cameras(cameras, pairs),
+        within=judge_cameras(cameras, [pair for pair in pairs if pair.first in views and pair.second in views]),
     )
 
 
@@ -258,6 +270,19 @@ def cameras_of(model: pycolmap.Reconstruction, count: int) -> list[Camera | None
             height=lens.height,
         )
     return found
+
+
+def as_pinholes(pairs: Sequence[VerifiedPair], model: pycolmap.Reconstruction) -> list[VerifiedPair]:
+    """The pairs as the pinholes of `cameras_of` see them: pixels of registered views without their distortion."""
+    lenses = {image - 1: model.camera(model.image(image).camera_id) for image in model.reg_image_ids()}
+    return without_distortion(pairs, lenses)
+
+
+def sim3d(similarity: Similarity) -> pycolmap.Sim3d:
+    """COLMAP's type for the same map."""
+    import pycolmap
+
+    return pycolmap.Sim3d(similarity.scale, pycolmap.Rotation3d(similarity.rotation), similarity.translation)
 
 
 # ------------------------------------------------------------------ COLMAP's settings

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manyview.geometry import Similarity
 from manyview.refine.features import Features
+from manyview.scene_points import SparsePoints
 
 if TYPE_CHECKING:
     import pycolmap
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SparsePoints:
-    """P points with O observations in the views of a scene.
-
-    Attributes:
-        points: (P, 3) float64, in the frame of their group (the world, for group 0).
-        colours: (P, 3) uint8 RGB, mean over the observations.
-        errors: (P,) float64, mean reprojection error, original pixels.
-        group: (P,) int32, as `SceneView.group`.
-        view: (O,) int32, index of the view; observations come view by view.
-        point: (O,) int64, row of the point.
-        pixels: (O, 2) float64, where the photo shows it: original pixels, integers at pixel centres.
-        depth: (O,) float64, z-depth in the refined camera, in the group's units.
-    """
-
-    points: np.ndarray
-    colours: np.ndarray
-    errors: np.ndarray
-    group: np.ndarray
-    view: np.ndarray
-    point: np.ndarray
-    pixels: np.ndarray
-    depth: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def of_view(self, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a view sees: (M, 2) original pixels, (M,) z-depth in its refined camera, (M,) rows of the points."""
-        seen = self.view == view
-        return self.pixels[seen], self.depth[seen], self.point[seen]
 
 
 def sparse_points(

@@ -66,9 +66,20 @@ def movement(before: np.ndarray, after: np.ndarray, fitted: Similarity) -> tuple
 
 
 def ratio_of_spreads(source: np.ndarray, target: np.ndarray) -> float | None:
-    """How much farther apart the cameras are in the target's frame; None where all are in one place."""
-    spreads = [np.linalg.norm(c[:, :3, 3] - np.median(c[:, :3, 3], axis=0), axis=1).sum() for c in (source, target)]
-    return float(spreads[1] / spreads[0]) if min(spreads) > 0 else None
+    """How much farther apart the cameras are in the target's frame; None where most are in one place.
+
+    The median over all pairs, where those that are far apart count more: a few wrong cameras do not matter.
+    """
+    first, second = np.triu_indices(len(source), k=1)
+    apart = [np.linalg.norm(c[first, :3, 3] - c[second, :3, 3], axis=1) for c in (source, target)]
+    told = apart[0] > 0
+    if not told.any():
+        return None
+    ratios, weights = apart[1][told] / apart[0][told], apart[0][told]
+    order = np.argsort(ratios, kind="stable")
+    total = np.cumsum(weights[order])
+    ratio = float(ratios[order][np.searchsorted(total, total[-1] / 2)])
+    return ratio if ratio > 0 else None
 
 
 def _with_axes(cameras: np.ndarray, length: float) -> np.ndarray:

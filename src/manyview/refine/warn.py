@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from manyview.geometry import Camera
 from manyview.refine.agreement import has_no_parallax, judge_cameras
 from manyview.refine.bundle import FINE, Anchors, adjust
 from manyview.refine.lenses import K_of_colmap, Lenses
@@ -24,11 +23,7 @@ GIVEN_EXPLAIN = 0.5  # of the matches that given cameras should explain
 def only_turns(part: Part) -> bool:
     """Whether a part's photos were all taken from one place, as far as their matches tell."""
     lenses = part.database.lenses
-    cameras: list[Camera | None] = [None] * len(lenses.number_of)
-    for view in part.members:
-        number = lenses.number_of[view]
-        height, width = lenses.sizes[number]
-        cameras[view] = Camera(K=lenses.K[number], world_from_camera=np.eye(4), width=width, height=height)
+    cameras = [lenses.camera_at(number, np.eye(4)) for number in lenses.number_of]
     return has_no_parallax(cameras, part.pairs)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -20,11 +19,7 @@ from manyview.errors import InputError
 from manyview.geometry.cameras import Camera, transform_pixels
 from manyview.geometry.similarity import Similarity
 from manyview.refine.ground import GroundPlane, fit_ground_plane, mean_up
-from manyview.scene import Scene, SceneView
-
-# All have y down, so that files and the viewer show them upright. "gravity up": z is where the first camera looks,
-# along the ground; the origin is that camera. "east down north": x is east and z north; the origin is a photo's place.
-WorldName = Literal["first camera", "given", "gravity up", "east down north"]
+from manyview.scene import Scene, SceneView, SparsePoints, World
 
 _SAME_SURFACE = 1.1  # ratio of neighbouring depths up to which they are taken to be on one surface
 _LEVEL = 0.1  # a camera whose axis has a shorter horizontal part looks straight down or up
@@ -60,7 +55,7 @@ class WorldChange:
     similarity: Similarity
     words: str
     metric: bool | None = None
-    world: WorldName | None = None
+    world: World | None = None
     residual: float | None = None
 
     def apply_to(self, scene: Scene) -> Scene:
@@ -70,7 +65,7 @@ class WorldChange:
         return apply(scene, self.similarity, metric=metric, world=world, words=self.words)
 
 
-def apply(scene: Scene, similarity: Similarity, *, metric: bool, world: WorldName, words: str = "") -> Scene:
+def apply(scene: Scene, similarity: Similarity, *, metric: bool, world: World, words: str = "") -> Scene:
     """Move everything that lies in a scene's world: cameras, points, and depth by the scale.
 
     Pictures, intrinsics, confidence and what is valid stay as they are, and so does where points appear in pictures.
@@ -101,6 +96,7 @@ def apply(scene: Scene, similarity: Similarity, *, metric: bool, world: WorldNam
         views=views,
         metric=metric,
         world=world,
+        sparse=None if scene.sparse is None else _moved_points(scene.sparse, similarity),
         provenance=replace(scene.provenance, changes=changes),
         warnings=(*scene.warnings, *warnings),
     )
@@ -113,6 +109,15 @@ def _moved(view: SceneView, similarity: Similarity) -> SceneView:
     if camera is not None:
         camera = replace(camera, world_from_camera=similarity.apply_to_camera(camera.world_from_camera))
     return replace(view, points=points, depth=depth, camera=camera)
+
+
+def _moved_points(sparse: SparsePoints, similarity: Similarity) -> SparsePoints:
+    own = sparse.group == 0
+    return replace(
+        sparse,
+        points=np.where(own[:, None], similarity.apply(sparse.points), sparse.points),
+        depth=np.where(own[sparse.point], sparse.depth * similarity.scale, sparse.depth),
+    )
 
 
 # ------------------------------------------------------------------ scale

@@ -1,0 +1,162 @@
+"""What `manyview refine` and `manyview report` do, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manyview.app.report_page import REPORT_JSON, REPORT_PAGE, save_report
+from manyview.errors import InputError
+from manyview.images import Inputs, Progress
+from manyview.methods.model import load
+from manyview.refine.densify import DensifyOptions
+from manyview.refine.options import GivenCameras, RefineOptions
+from manyview.refine.refined_report import graph_of, report_of
+from manyview.refine.photo_matches import match_scene
+from manyview.refine.photo_reading import measure_photos, measure_views
+from manyview.refine.photo_report import photo_report
+from manyview.refine.whole import RefinedScene, refine_scene
+from manyview.refine.world_wish import WorldWish
+from manyview.scene import Scene
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What is to be done with a scene.
+
+    Attributes:
+        bundle_adjust: how, or None for not at all.
+        densify: how to search dense depth, or None for not at all.
+        world: what is known of scale and orientation.
+        K: (3, 3) known intrinsics of all photos, original pixels.
+        cameras_are_known: the scene's cameras are exact or near, as `bundle_adjust.known_cameras` says.
+        undistorted: folder for photos that are drawn anew.
+        device: of the dense search.
+        overwrite: replace what is there from an earlier run.
+    """
+
+    bundle_adjust: RefineOptions | None
+    densify: DensifyOptions | None
+    world: WorldWish
+    K: Sequence[Sequence[float]] | None
+    cameras_are_known: bool
+    undistorted: Path
+    device: torch.device
+    overwrite: bool
+
+    def checked(self) -> Work:
+        """The same, if there is something to do.
+
+        Raises:
+            InputError: there is nothing to do, or options are given that only concern bundle adjustment.
+        """
+        if self.bundle_adjust is None and self.densify is None and self.world.is_empty:
+            raise InputError(
+                "there is nothing to do",
+                hint="Add --bundle-adjust, --densify, or what is known of scale and orientation (--help).",
+            )
+        if self.bundle_adjust is None and (self.K is not None or self.cameras_are_known):
+            raise InputError(
+                "--intrinsics and --known-cameras concern bundle adjustment", hint="Add --bundle-adjust, or leave out."
+            )
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Of the files beside the scene that it makes."""
+        return [] if self.bundle_adjust is None else [REPORT_JSON, REPORT_PAGE]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorkResult:
+    """A scene after the work, where its cameras are from in words, and what a report needs."""
+
+    scene: Scene
+    words: str
+    before: Scene
+    refined: RefinedScene | None = None
+    progress: Progress | None = field(default=None, repr=False)
+
+    def save_report(self, folder: Path, *, overwrite: bool) -> list[Path]:
+        """report.json and report.html, if cameras were refined."""
+        if self.refined is None:
+            return []
+        measured = measure_views(self.before.views, progress=self.progress)
+        report, graph = report_of(self.before, self.refined)
+        title = "Refinement report"
+        return save_report(folder, measured, graph=graph, refined=report, title=title, overwrite=overwrite)
+
+
+def carry_out(scene: Scene, work: Work, *, progress: Progress | None = None) -> WorkResult:
+    """Refine cameras, search dense depth, then scale and turn the world."""
+    words, refined, result = "as they were", None, scene
+    if work.bundle_adjust is not None:
+        refined = refine_scene(
+            scene,
+            work.bundle_adjust,
+            given=_given(scene, work),
+            densify=work.densify,
+            photos=work.undistorted,
+            overwrite=work.overwrite,
+            device=work.device,
+            progress=progress,
+        )
+        words, result = refined.words, refined.scene
+    elif work.densify is not None:
+        from manyview.refine.scene_depth import densify_scene
+
+        result = densify_scene(scene, work.densify, device=work.device, progress=progress).scene
+    for change in work.world.changes:
+        result = change(result).apply_to(result)
+    return WorkResult(scene=result, words=words, before=scene, refined=refined, progress=progress)
+
+
+def _given(scene: Scene, work: Work) -> GivenCameras | None:
+    K = None if work.K is None else [np.asarray(work.K, dtype=np.float64)] * len(scene.views)
+    cameras = [None if view.camera is None else view.camera.world_from_camera for view in scene.views]
+    if K is None and not work.cameras_are_known:
+        return None
+    return GivenCameras(K=K, world_from_camera=cameras if work.cameras_are_known else None)
+
+
+def report_on_photos(
+    inputs: Inputs,
+    folder: Path,
+    *,
+    model: str | None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], list[Path]]:
+    """Measure photos, match them, and write the report; returns its main figures and the files.
+
+    Args:
+        inputs: as `manyview.reconstruct` takes them.
+        folder: for report.json and report.html.
+        model: tells which pairs of many photos are worth matching; None for no matching at all.
+        device: of the model.
+    """
+    measured = measure_photos(inputs, progress=progress)
+    graph = None
+    if model is not None and len(measured.photos) > 1:
+        scene = load(model, device=device).reconstruct(inputs, progress=progress)
+        graph = graph_of(scene.views, match_scene(scene.views, RefineOptions()), with_cameras=False)
+    files = save_report(folder, measured, graph=graph, overwrite=overwrite)
+    found = photo_report(measured)
+    figures: dict[str, Any] = {
+        "photos": len(found.photos),
+        "not readable": len(found.skipped),
+        "with problems": sum(any(f.severity == "problem" for f in photo.findings) for photo in found.photos),
+        "in doubt": sum(any(f.severity == "doubt" for f in photo.findings) for photo in found.photos),
+    }
+    if graph is not None:
+        figures["connected parts"] = len(graph.components)
+        figures["photos worth adding"] = len(graph.worth_adding)
+    return figures, files

@@ -1,0 +1,49 @@
+"""The `manyview` command: one thin function a sub-command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from manyview.cli import models, refinement, scenes
+from manyview.cli.shared import Verbose, app, set_verbose
+from manyview.errors import ManyviewError
+
+__all__ = ["app", "main", "models", "refinement", "scenes"]
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
+
+def main() -> None:
+    """Run the command; errors of ours become one line, a hint and an exit code."""
+    from manyview.app.console import show_error
+
+    # What the library logs as a warning stands in the summary and in the files already.
+    logging.getLogger("manyview").addHandler(logging.NullHandler())
+    try:
+        app()
+    except ManyviewError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import manyview
+
+        typer.echo(manyview.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    verbose: Verbose = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Photos or a video in; cameras, depth and dense coloured 3D points out."""
+    set_verbose(verbose)

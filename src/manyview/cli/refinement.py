@@ -1,0 +1,210 @@
+"""Sub-commands about exact cameras: refine, report, import."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from manyview.cli.shared import (
+    AsJson,
+    CopyImages,
+    Densify,
+    Device,
+    Formats,
+    LowConfidence,
+    Masks,
+    ModelName,
+    Output,
+    Overwrite,
+    Percentile,
+    app,
+    export_options,
+    intrinsics_of,
+    listed,
+    one_of,
+)
+
+CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "OPENCV")
+UNDISTORTED = "undistorted"  # in the output: photos of lenses with distortion, drawn anew
+
+
+@app.command()
+def refine(
+    scene: Annotated[Path, typer.Argument(help="A folder that `reconstruct` or `import` wrote.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="Folder for the results; by default `refined` in the scene's."),
+    ] = None,
+    bundle_adjust: Annotated[
+        bool, typer.Option("--bundle-adjust", help="Match the photos and find exact cameras; refit the depth.")
+    ] = False,
+    densify: Densify = False,
+    dense_size: Annotated[int, typer.Option(min=64, help="Longer side in pixels of the dense depth maps.")] = 640,
+    camera_model: Annotated[
+        str, typer.Option(help="SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL or OPENCV (the last two have distortion).")
+    ] = "SIMPLE_PINHOLE",
+    focal: Annotated[str, typer.Option(help="shared (one camera) or per_view (mixed cameras).")] = "shared",
+    intrinsics: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Known camera of all photos, kept: FX,FY,CX,CY in pixels of the upright originals."),
+    ] = None,
+    fix_intrinsics: Annotated[bool, typer.Option("--fix-intrinsics", help="Keep the scene's focal lengths.")] = False,
+    known_cameras: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The scene's cameras are known: prior (stay near their places) or constant (exact)."),
+    ] = None,
+    loss: Annotated[str, typer.Option(help="Of bundle adjustment: soft_l1, huber, cauchy or none.")] = "soft_l1",
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Of matching and mapping; 1 gives equal results to the last bit. Default: all cores."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random draw.")] = 0,
+    distance: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Metric scale by two image points: "PHOTO X Y PHOTO X Y METRES", original pixels.'),
+    ] = None,
+    baseline: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Metric scale by the distance between two cameras: "PHOTO PHOTO METRES".'),
+    ] = None,
+    camera_height: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Metric scale by the cameras' height above the ground, metres."),
+    ] = None,
+    gps: Annotated[bool, typer.Option("--gps", help="Metres, up and north by GPS positions in the photos.")] = False,
+    up: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Turn upright: ground, cameras (never tilted sideways), or X,Y,Z of the present world."),
+    ] = None,
+    device: Device = "auto",
+    export: Formats = "ply,glb",
+    percentile: Percentile = 20.0,
+    include_low_confidence: LowConfidence = False,
+    copy_images: CopyImages = False,
+    masks: Masks = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a scene's cameras exact, its depth dense, its world metric and upright."""
+    from manyview.app.console import print_json, progress_bars, show_summary, summarise
+    from manyview.app.refinement import Work, carry_out
+    from manyview.files import refuse_results
+    from manyview.methods.devices import choose_device
+    from manyview.refine.densify import DensifyOptions
+    from manyview.refine.options import RefineOptions
+    from manyview.refine.world_wish import WorldWish
+    from manyview.scene import Scene, check_formats, result_names
+
+    folder = output or scene / "refined"
+    formats = check_formats(listed(export))
+    exported = export_options(percentile, include_low_confidence, copy_images, masks)
+    options = RefineOptions(
+        camera_model=one_of("camera-model", camera_model, CAMERA_MODELS),
+        intrinsics=one_of("focal", focal, ("shared", "per_view")),
+        refine_intrinsics=not fix_intrinsics,
+        known_cameras=one_of("known-cameras", known_cameras, ("prior", "constant", None)) or "prior",
+        loss=one_of("loss", loss, ("soft_l1", "huber", "cauchy", "none")),
+        threads=threads,
+        seed=seed,
+    )
+    work = Work(
+        bundle_adjust=options if bundle_adjust else None,
+        densify=DensifyOptions(long_side=dense_size) if densify else None,
+        world=WorldWish(distance=distance, baseline=baseline, camera_height=camera_height, gps=gps, up=up, seed=seed),
+        K=intrinsics_of(intrinsics),
+        cameras_are_known=known_cameras is not None,
+        undistorted=folder / UNDISTORTED,
+        device=choose_device(device),
+        overwrite=overwrite,
+    ).checked()
+    refuse_results(folder, overwrite=overwrite, names=[*result_names(formats), *work.names])
+    start = time.perf_counter()
+    with progress_bars(quiet=as_json) as progress:
+        result = carry_out(Scene.load(scene), work, progress=progress)
+        progress(0, 1, "writing files")
+        files = result.scene.write(folder, formats, options=exported, overwrite=overwrite)
+        files += result.save_report(folder, overwrite=overwrite)
+    figures = summarise(result.scene, exported, files, time.perf_counter() - start, cameras=result.words)
+    print_json(figures) if as_json else show_summary(figures)
+
+
+@app.command()
+def report(
+    inputs: Annotated[list[str], typer.Argument(help="A folder, a video, or photos.")],
+    output: Output,
+    match: Annotated[
+        bool, typer.Option("--match/--no-match", help="Match the photos to see which hang together.")
+    ] = True,
+    model: ModelName = "manyview-small",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine photos before anything is made of them: blur, exposure, duplicates, which hang together."""
+    from manyview.app.console import print_json, progress_bars, show_figures, show_files
+    from manyview.app.refinement import report_on_photos
+    from manyview.app.report_page import REPORT_JSON, REPORT_PAGE
+    from manyview.files import refuse_inputs_inside, refuse_results
+
+    refuse_inputs_inside(output, inputs)
+    refuse_results(output, overwrite=overwrite, names=[REPORT_JSON, REPORT_PAGE])
+    chosen: Any = inputs[0] if len(inputs) == 1 else list(inputs)
+    with progress_bars(quiet=as_json) as progress:
+        figures, files = report_on_photos(
+            chosen, output, model=model if match else None, device=device, overwrite=overwrite, progress=progress
+        )
+    print_json(figures) if as_json else show_figures(figures)
+    show_files(files)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A COLMAP project or model, a transforms.json, or its folder.")],
+    output: Output,
+    photos: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder that the file's names of photos start from."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A pairwise model that adds depth; `none` for cameras alone.")
+    ] = "manyview-small-pairs",
+    metric: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--metric/--not-metric", help="Whether lengths are metres."),
+    ] = None,
+    export: Formats = "ply,glb",
+    device: Device = "auto",
+    percentile: Percentile = 20.0,
+    copy_images: CopyImages = False,
+    masks: Masks = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take over cameras from COLMAP or a transforms.json, and add depth by a network."""
+    from manyview.app.console import print_json, progress_bars, show_summary, summarise
+    from manyview.files import refuse_results
+    from manyview.methods.importing import import_scene
+    from manyview.scene import check_formats, result_names
+
+    formats = check_formats(listed(export))
+    exported = export_options(percentile, False, copy_images, masks)
+    refuse_results(output, overwrite=overwrite, names=result_names(formats))
+    start = time.perf_counter()
+    with progress_bars(quiet=as_json) as progress:
+        scene = import_scene(
+            source,
+            photos=photos,
+            model=None if model == "none" else model,
+            undistorted=output / UNDISTORTED,
+            metric=metric,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        files = scene.write(output, formats, options=exported, overwrite=overwrite)
+    seconds = time.perf_counter() - start
+    figures = summarise(scene, exported, files, seconds, cameras=f"given by {source}")
+    print_json(figures) if as_json else show_summary(figures)

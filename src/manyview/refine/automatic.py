@@ -1,0 +1,83 @@
+"""Refinement as a step of a reconstruction: when it is done unasked, and in words which cameras came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from manyview.images import Progress
+from manyview.scene import Scene
+
+if TYPE_CHECKING:
+    import torch
+
+    from manyview.refine.whole import RefinedScene
+
+MOST_VIEWS = 200  # with more, refinement takes long, and is done only if asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wanted after the network.
+
+    Attributes:
+        refine: "auto": exact cameras where that is quick and better; "on": however many views there are; "off".
+        densify: dense depth from the photos, where the cameras are exact.
+    """
+
+    refine: Literal["auto", "on", "off"] = "auto"
+    densify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """A scene, in words which cameras it has, and how they came about if refinement was tried."""
+
+    scene: Scene
+    words: str
+    refined: RefinedScene | None = None
+
+
+def refine_as_wished(
+    scene: Scene,
+    wish: Wish,
+    *,
+    K: np.ndarray | Sequence[Sequence[float]] | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Refine a network's scene if that is wanted and can be done.
+
+    Args:
+        scene: as the network has it.
+        wish: what is wanted.
+        K: (3, 3) known intrinsics of all photos, pixels of the upright originals.
+        device: of the dense search.
+        progress: called as (done, total, what).
+    """
+    reason = _reason_against(scene, wish)
+    if reason:
+        told = (f"no dense depth, which needs exact cameras: {reason}",) if wish.densify else ()
+        return Outcome(scene=replace(scene, warnings=(*scene.warnings, *told)), words=f"the network's: {reason}")
+    from manyview.refine.densify import DensifyOptions
+    from manyview.refine.options import GivenCameras
+    from manyview.refine.whole import refine_scene
+
+    given = None if K is None else GivenCameras(K=[np.asarray(K, dtype=np.float64)] * len(scene.views))
+    densify = DensifyOptions() if wish.densify else None
+    found = refine_scene(scene, given=given, densify=densify, device=device, progress=progress)
+    return Outcome(scene=found.scene, words=found.words, refined=found)
+
+
+def _reason_against(scene: Scene, wish: Wish) -> str:
+    views = len(scene.views)
+    if wish.refine == "off":
+        return "refinement is off"
+    if views < 2:
+        return "one view cannot be compared with others"
+    if wish.refine == "auto" and views > MOST_VIEWS:
+        return f"with more than {MOST_VIEWS} views refinement takes long and is done if asked for (--refine on)"
+    return ""

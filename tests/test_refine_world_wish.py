@@ -1,0 +1,65 @@
+"""What a user says of scale and orientation on the command line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from manyview.errors import InputError
+from manyview.refine.world_wish import WorldWish, view_named
+from scenes import synthetic_scene
+
+
+def carried_out(wish: WorldWish):
+    scene = synthetic_scene()
+    for change in wish.changes:
+        scene = change(scene).apply_to(scene)
+    return scene
+
+
+def test_a_baseline_makes_metres() -> None:
+    scene = synthetic_scene()
+    first, second = (view.name for view in scene.views[:2])
+    moved = carried_out(WorldWish(baseline=f"{first} '{second}' 2.5"))
+    centres = moved.world_from_camera[:2, :3, 3]
+    assert moved.metric and np.linalg.norm(centres[0] - centres[1]) == pytest.approx(2.5)
+
+
+def test_an_upright_world_with_metres_is_both() -> None:
+    scene = synthetic_scene()
+    first, second = (view.name for view in scene.views[:2])
+    moved = carried_out(WorldWish(baseline=f"{first} {second} 2", up="0,-1,0.1"))
+    assert moved.metric and moved.world == "gravity up"
+    assert len(moved.provenance.changes) == len(scene.provenance.changes) + 2
+
+
+def test_nothing_known_changes_nothing() -> None:
+    assert WorldWish().is_empty and not WorldWish(camera_height=1.6).is_empty
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (WorldWish(baseline="a b"), "has 2 words, expected 3"),
+        (WorldWish(baseline="a 'b 1"), "quotation"),
+        (WorldWish(baseline="a b far"), "'far' is no number"),
+        (WorldWish(distance="a 1 2 b 3 4"), "has 6 words, expected 7"),
+        (WorldWish(up="left"), "'left' is no number"),
+        (WorldWish(up="0,nan,1"), "direction up"),
+        (WorldWish(up="1,2"), "direction up"),
+        (WorldWish(baseline="nobody b 1"), "0 photos of the scene are named nobody"),
+        (WorldWish(baseline="a b 1", camera_height=1.6), "two ways to the scale"),
+        (WorldWish(gps=True, up="ground"), "two ways"),
+        (WorldWish(gps=True, camera_height=1.6), "two ways"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(wish: WorldWish, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        carried_out(wish)
+
+
+def test_photos_are_found_by_name_with_or_without_ending() -> None:
+    scene = synthetic_scene()
+    name = scene.views[1].name
+    assert view_named(scene, name) == 1
+    assert view_named(scene, name.rpartition(".")[0]) == 1
