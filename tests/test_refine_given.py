@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from manyview.errors import InputError
+from manyview.geometry import transform_pixels
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.refine import refine_features
 from sparse_worlds import cameras_around, errors_of, network_scene, photographed
@@ -32,9 +33,8 @@ def exact(world, *which: int) -> GivenCameras:
 
 
 def distances(found, world) -> np.ndarray:
-    return np.array(
-        [np.linalg.norm(view.camera.centre - camera.centre) for view, camera in zip(found.scene.views, world.cameras)]
-    )
+    centres = np.array([camera.centre for camera in world.cameras])
+    return np.linalg.norm(found.scene.world_from_camera[:, :3, 3] - centres, axis=1)
 
 
 # ------------------------------------------------------------------ intrinsics
@@ -82,6 +82,17 @@ def test_constant_cameras_stay_where_they_are_and_the_others_join_them(world, sc
     assert distances(found, world).max() < 0.1
 
 
+def test_depth_and_points_come_along_into_the_given_world(world, scene):
+    found = refine_features(scene, world.features, OPTIONS, given=exact(world, *range(6)))
+    for index, view in enumerate(found.scene.views):
+        pixels, depth, _ = found.points.of_view(index)
+        x, y = np.rint(transform_pixels(np.linalg.inv(view.original_from_network), pixels)).astype(int).T
+        assert np.median(view.depth[y, x] / depth) == pytest.approx(1, abs=0.03)  # the network's units are 0.4 of these
+        assert np.median(view.camera.project(view.points[y, x])[1] / depth) == pytest.approx(1, abs=0.03)
+    assert 0.1 < max(outcome.turned for outcome in found.views) < 4
+    assert max(outcome.moved for outcome in found.views) < 0.5
+
+
 def test_one_constant_camera_says_where_the_world_is(world, scene):
     found = refine_features(scene, world.features, CONSTANT, given=exact(world, 5))
     np.testing.assert_allclose(
@@ -108,8 +119,8 @@ def test_given_positions_are_a_prior_that_is_stayed_near(world, scene):
     found = refine_features(scene, world.features, OPTIONS, given=GivenCameras(world_from_camera=near))
     assert found.scene.world == "given"
     assert distances(found, world).max() < 0.1
-    moved = [np.linalg.norm(view.camera.centre - matrix[:3, 3]) for view, matrix in zip(found.scene.views, near)]
-    assert min(moved) > 0 and max(moved) < 0.1
+    moved = np.linalg.norm(found.scene.world_from_camera[:, :3, 3] - np.array(near)[:, :3, 3], axis=1)
+    assert moved.min() > 0 and moved.max() < 0.1
 
 
 def test_one_given_position_that_is_far_off_does_not_pull_the_others(world, scene):
@@ -154,6 +165,7 @@ def test_wrong_given_cameras_are_called_into_question(world, scene):
         found = refine_features(scene, world.features, options, given=GivenCameras(world_from_camera=mixed))
         assert any("the given cameras" in told and "of the matches" in told for told in found.warnings)
         assert not found.after.is_worse_than(found.before)
+        assert found.scene.world == "given" or any("not in that of the given" in told for told in found.warnings)
 
 
 def test_a_scene_of_given_cameras_stays_in_their_world(world):

@@ -299,7 +299,7 @@ def test_the_result_never_explains_the_matches_worse(seed):
     generator = np.random.default_rng(seed)
     moves = np.zeros((5, 120, 3))
     moves[:, : 20 * seed] = generator.uniform(-1, 1, (5, 1, 3))
-    world = photographed(cameras_around(5, seed=seed), seed=seed, points=120, noise=seed, moves=moves)
+    world = photographed(cameras_around(5, seed=seed), seed=seed, points=120, noise=0.7 * seed, moves=moves)
     scene = network_scene(world, turn=2 * seed, shift=0.1 * seed, seed=seed)
     found = refine_features(scene, world.features, OPTIONS)
     assert not found.after.is_worse_than(found.before)

@@ -12,6 +12,7 @@ from manyview.refine.matching import VerifiedPair
 
 LIMIT_SHARE = 0.005  # of the picture's longer side: 3.2 pixels of 640; a match that is farther off is not explained
 SCALES = (1, 2, 4, 8, 16)  # times the limit, at which `Agreement.score` looks
+NEGLIGIBLE = 0.01  # pixels of error: less tells nothing
 ROTATION_SHARE = 0.8  # of a pair's matches that a turn about one place explains: it tells nothing of depth
 FOCAL_FACTORS = np.geomspace(0.7, 1.4, 9)  # of the focal length that is assumed there, which need not be exact
 
@@ -39,7 +40,7 @@ class Agreement:
             return self.score < other.score
         if not np.isfinite(self.median_error):
             return np.isfinite(other.median_error)
-        return self.median_error > 1.1 * other.median_error
+        return self.median_error > 1.1 * other.median_error + NEGLIGIBLE
 
 
 def judge_cameras(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAME_SURFACE = 0.02  # relative difference of bilinear and nearest depth above which a pixel is on an edge
+NOT_CONFIRMED = 32000  # a level that no depth has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,24 @@ def check_consistency(first: DepthView, others: Sequence[DepthView], tolerance: 
     return Consistency(views=count, depth=total / (count + 1))
 
 
+def without_speckles(view: DepthView, confirmed: Tensor, tolerance: Tolerance, *, least: int) -> Tensor:
+    """(H, W) bool: `confirmed` without its small patches, which agree by chance more often than large ones.
+
+    Neighbouring pixels are of one patch if their depth differs by less than twice the tolerance.
+
+    Args:
+        confirmed: (H, W) bool.
+        least: pixels of a patch that stays.
+    """
+    import cv2
+
+    steps = torch.where(confirmed, view.depth, 1.0).log() / tolerance.depth
+    levels = (8 * (steps - steps.median())).clamp(-16000, 16000).round().cpu().numpy().astype(np.int16)
+    levels[~confirmed.cpu().numpy()] = NOT_CONFIRMED
+    cv2.filterSpeckles(levels, NOT_CONFIRMED, least - 1, 16)
+    return torch.as_tensor(levels != NOT_CONFIRMED, device=confirmed.device)
+
+
 # ------------------------------------------------------------------ the cloud
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FusedCloud(PointCloud):
@@ -179,13 +198,14 @@ def fuse(
     """One cloud of all depth maps, without the repetition of what several views saw.
 
     Views are gone through in order. A pixel that at least `min_views` other views confirm becomes a point: the mean
-    depth and colour of all of them. Their own pixels that it came from are then used up.
+    depth and colour of all of them. Their own pixels that it came from are then used up, so that no pixel makes two
+    points; where a later view shows a surface more finely than an earlier one, its pixels between those remain.
 
     Args:
         views: N depth maps.
         images: N pictures (H, W, 3) uint8 RGB of the same sizes.
         others: for each view, the indices of those it is compared with.
-        min_views: at least 1.
+        min_views: at least 1; for a view with fewer others, all of them suffice.
 
     Raises:
         InputError: the numbers of views differ, or `min_views` is below 1.
@@ -196,24 +216,29 @@ def fuse(
             hint="Give one of each for every view, and min_views of at least 1.",
         )
     used = [torch.zeros_like(view.depth, dtype=torch.bool) for view in views]
-    colours = [_colour_maps(image, view.depth) for image, view in zip(images, views, strict=True)]
     parts = [_empty()]
     for index, view in enumerate(views):
         comparisons = {other: compare(view, views[other], tolerance) for other in others[index]}
         count = torch.zeros_like(view.depth, dtype=torch.int32)
-        depth, colour = view.depth.clone(), colours[index].clone()
+        depth, colour = view.depth.clone(), _colour_map(images[index], view.depth)
         for other, comparison in comparisons.items():
+            seen = _colour_map(images[other], views[other].depth)
             count += comparison.agrees
             depth += comparison.depth
-            colour += torch.where(comparison.agrees, sample(colours[other], comparison.x, comparison.y), 0.0)
-        taken = (count >= min_views) & ~used[index]
+            colour += torch.where(comparison.agrees, sample(seen, comparison.x, comparison.y), 0.0)
+        taken = (count >= needed(min_views, others[index])) & ~used[index]
         for other, comparison in comparisons.items():
             _use_up(used[other], comparison, taken)
         parts.append(_points(index, view, depth / (count + 1), colour / (count + 1), count + 1, taken))
     return FusedCloud(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def _colour_maps(image: np.ndarray, depth: Tensor) -> Tensor:
+def needed(min_views: int, others: Sequence[int]) -> int:
+    """How many other views have to confirm a view's depth: `min_views`, or all where it is compared with fewer."""
+    return max(1, min(min_views, len(others)))
+
+
+def _colour_map(image: np.ndarray, depth: Tensor) -> Tensor:
     if image.shape != (*depth.shape, 3):
         raise InputError(f"got a picture of shape {image.shape} for a depth map of shape {tuple(depth.shape)}")
     return torch.tensor(image, device=depth.device).permute(2, 0, 1).float()

@@ -20,7 +20,15 @@ import torch.nn.functional as F
 from manyview.errors import InputError
 from manyview.geometry import Camera, pixel_grid
 from manyview.images import Progress
-from manyview.refine.consistency import DepthView, FusedCloud, Tolerance, check_consistency, fuse
+from manyview.refine.consistency import (
+    DepthView,
+    FusedCloud,
+    Tolerance,
+    check_consistency,
+    fuse,
+    needed,
+    without_speckles,
+)
 from manyview.refine.neighbours import choose_neighbours
 from manyview.refine.plane_sweep import Sweep, Transfer, semi_global, step_for, sweep_scores, winner
 
@@ -50,7 +58,8 @@ class DensifyOptions:
         search: how far off the given depth may be, as a share: 0.3 covers 1 / 1.3 to 1.3 times it.
         radius: of the windows that are compared, pixels.
         smoothness: cost of a step between neighbouring pixels; 0 lets every pixel choose for itself.
-        min_views: how many other views must confirm a point; fewer where there are no more.
+        min_views: how many other views must confirm a point; fewer for views that fewer overlap.
+        least_patch: pixels of the smallest patch of confirmed depth that stays; smaller ones agree by chance.
         tolerance: when two views agree.
     """
 
@@ -63,10 +72,11 @@ class DensifyOptions:
     radius: int = 3
     smoothness: float = 0.12
     min_views: int = 2
+    least_patch: int = 20
     tolerance: Tolerance = field(default_factory=Tolerance)
 
     def __post_init__(self) -> None:
-        for name in ("long_side", "neighbours", "compared", "best", "passes", "radius", "min_views"):
+        for name in ("long_side", "neighbours", "compared", "best", "passes", "radius", "min_views", "least_patch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", hint="Give at least 1.")
         if not 0 < self.search <= 4 or not 0 <= self.smoothness < math.inf:
@@ -119,6 +129,7 @@ class DenseView:
             a filled-in guess, with low confidence. 0 where the photo had no depth at all.
         confidence: (H, W) float32, 0..1: how well the pictures agree there, and how clearly better than elsewhere.
         views: (H, W) int32, how many other views confirm the depth.
+        needed: how many of them a pixel needs to be of use.
         neighbours: names of the views it was searched with.
         words: what stood in the way, for people; empty if nothing did.
     """
@@ -129,8 +140,14 @@ class DenseView:
     depth: np.ndarray
     confidence: np.ndarray
     views: np.ndarray
+    needed: int
     neighbours: tuple[str, ...]
     words: str = ""
+
+    @property
+    def confirmed(self) -> np.ndarray:
+        """(H, W) bool: where enough other views confirm the depth."""
+        return self.views >= self.needed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,14 +156,12 @@ class Densified:
 
     Attributes:
         views: N, in the order of the photos.
-        cloud: fused; empty if no two views confirm each other.
-        min_views: how many other views had to confirm a point.
+        cloud: fused; empty where no views confirm each other.
         warnings: what was changed or could not be done, for people.
     """
 
     views: tuple[DenseView, ...]
     cloud: FusedCloud
-    min_views: int
     warnings: tuple[str, ...]
 
 
@@ -176,9 +191,7 @@ def densify(
     for number in range(options.passes):
         level = _Level.of(number, options, states)
         states = _searched(states, ranked, level, options, progress)
-    min_views = min(options.min_views, max((len(others) for others in ranked), default=0) or 1)
-    others = [order[: options.compared] for order in ranked]
-    return _result(photos, states, ranked, others, options, min_views)
+    return _result(photos, states, [order[: options.compared] for order in ranked], options)
 
 
 def _usable(depth: np.ndarray) -> np.ndarray:
@@ -417,46 +430,60 @@ def _depth_view(state: _State, camera: Camera) -> DepthView:
 def _result(
     photos: Sequence[PosedPhoto],
     states: Sequence[_State],
-    ranked: Sequence[tuple[int, ...]],
     others: Sequence[tuple[int, ...]],
     options: DensifyOptions,
-    min_views: int,
 ) -> Densified:
     depths = [_depth_view(state, photo.camera) for state, photo in zip(states, photos, strict=True)]
-    checked = [
-        check_consistency(depth, [depths[other] for other in near], options.tolerance)
-        for depth, near in zip(depths, others, strict=True)
-    ]
+    depths = [_without_speckles(depths, index, others[index], options) for index in range(len(depths))]
     views = []
-    for photo, state, depth, check, near in zip(photos, states, depths, checked, ranked, strict=True):
+    for photo, state, depth, near in zip(photos, states, depths, others, strict=True):
+        check = check_consistency(depth, [depths[other] for other in near], options.tolerance)
+        confirmed = bool((check.views >= needed(options.min_views, near)).any())
         views.append(
             DenseView(
                 name=photo.name,
                 image=photo.image,
                 camera=photo.camera,
-                depth=torch.where(torch.tensor(state.empty), 0.0, check.depth.cpu()).numpy(),
+                depth=(torch.zeros_like(check.depth) if state.empty else check.depth).cpu().numpy(),
                 confidence=depth.confidence.cpu().numpy(),
                 views=check.views.cpu().numpy(),
+                needed=needed(options.min_views, near),
                 neighbours=tuple(photos[other].name for other in near[: options.neighbours]),
-                words=_obstacle(state, near),
+                words=_obstacle(state, near, confirmed=confirmed),
             )
         )
-    cloud = fuse(depths, [photo.image for photo in photos], others, min_views=min_views, tolerance=options.tolerance)
-    return Densified(
-        views=tuple(views), cloud=cloud, min_views=min_views, warnings=_warnings(views, options, min_views)
-    )
+    images = [photo.image for photo in photos]
+    cloud = fuse(depths, images, others, min_views=options.min_views, tolerance=options.tolerance)
+    return Densified(views=tuple(views), cloud=cloud, warnings=_warnings(views, options))
 
 
-def _obstacle(state: _State, near: Sequence[int]) -> str:
+def _without_speckles(
+    depths: Sequence[DepthView], index: int, near: Sequence[int], options: DensifyOptions
+) -> DepthView:
+    """The view without confidence where only small patches of it are confirmed."""
+    view = depths[index]
+    check = check_consistency(view, [depths[other] for other in near], options.tolerance)
+    confirmed = check.views >= needed(options.min_views, near)
+    patches = without_speckles(view, confirmed, options.tolerance, least=options.least_patch)
+    return replace(view, confidence=torch.where(confirmed & ~patches, 0.0, view.confidence))
+
+
+def _obstacle(state: _State, near: Sequence[int], *, confirmed: bool) -> str:
     if state.empty:
         return "no depth to start from"
     if not near:
         return "no other view sees enough of the same from elsewhere: depth is as it was given"
+    if not confirmed:
+        return "no depth that was found is confirmed by other views: depth is as it was given"
     return ""
 
 
-def _warnings(views: Sequence[DenseView], options: DensifyOptions, min_views: int) -> tuple[str, ...]:
+def _warnings(views: Sequence[DenseView], options: DensifyOptions) -> tuple[str, ...]:
     words = [f"{view.name}: {view.words}" for view in views if view.words]
-    if min_views < options.min_views:
-        words.append(f"points need {min_views} other view to confirm them, not {options.min_views}: there are no more")
+    fewer = [view.name for view in views if view.neighbours and view.needed < options.min_views]
+    if fewer:
+        words.append(
+            f"{', '.join(fewer[:5])}{' ...' if len(fewer) > 5 else ''}: points need fewer than {options.min_views} "
+            "other views to confirm them there, since no more overlap"
+        )
     return tuple(words)

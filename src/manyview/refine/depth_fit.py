@@ -2,7 +2,8 @@
 
 A network's depth is right up to a scale at best and bends at worst, while points triangulated from exact cameras are
 few and exact. Which correction is worth its freedom is not decided beforehand: every candidate is fitted to most parts
-of the picture and judged in the parts that were kept from it.
+of the picture and judged in the parts that were kept from it. The depth as it was given is the first candidate, so a
+map that no correction brings nearer to points that it has not seen stays what it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from manyview.errors import InputError
+from manyview.refine.robust import SMALLEST_SPREAD, robust_log_solve, robust_solve, spread
 
 FitKind = Literal["unchanged", "scale", "scale_shift", "inverse_scale_shift", "field"]
 
@@ -22,14 +24,15 @@ FEWEST_FOR_SHIFT = 12
 FEWEST_FOR_FIELD = 40
 POINTS_PER_KNOT = 3
 FIELD_INTERVALS = (1, 3, 6, 12)  # along the longer side of the picture
-FIELD_STIFFNESS = (0.003, 0.1)
+FIELD_STIFFNESS = (0.0003, 0.01)
 MOST_JUDGED = 1500  # points on which candidates are compared; the one that wins is fitted to all
 FOLDS = 5
-FOLD_CELLS = 7  # along the longer side; whole cells are kept back, so that a candidate is judged where it has no points
+FOLD_CELLS = 7  # along the longer side of what the points cover; whole cells are kept back, so that a candidate is
+# judged where it has no points
 WORTHWHILE = 0.97  # a candidate with more freedom must lower the held-out residual to this share of the simpler one's
 BEYOND_THE_POINTS = 0.05  # of log-scale: how far a field may leave the range that it has at the points
 SAME_SURFACE = 1.05  # neighbouring pixels within this factor of depth belong to one surface
-SMALLEST_SPREAD = 1e-4  # of log-depth; residuals below it count as equally small
+GROSS = 0.05  # of log-depth: a spread of residuals above which it no longer matters how large they are
 OUTLIER = 4.0  # robust standard deviations beyond which a point counts as wrong
 
 
@@ -50,8 +53,9 @@ class DepthFit:
         residual_scaled: the same after the best scale alone.
         residual_after: the same after the fit.
         held_out: median residual in parts of the picture that were kept from the fit; None where there were too few
-            points to keep any back.
-        compared: for each candidate, simplest first, its name and its mean held-out residual (large ones cut off).
+            points for any fit.
+        compared: for each candidate, simplest first, its name and its mean held-out residual (of log-depth, large ones
+            cut off). The first is the depth as it was given.
     """
 
     depth: np.ndarray
@@ -171,41 +175,6 @@ def sample_depth(depth: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.where(known, np.where(smooth, between, nearest), np.nan)
 
 
-# ------------------------------------------------------------------ robust least squares
-def _tukey(residuals: np.ndarray, spread: float) -> np.ndarray:
-    """Weights of Tukey's biweight, which are 0 beyond 4.685 standard deviations."""
-    share = np.clip(np.abs(residuals) / (4.685 * spread), 0, 1)
-    return (1 - share**2) ** 2
-
-
-def _spread(residuals: np.ndarray) -> float:
-    """Standard deviation of normal residuals from their median size."""
-    return max(1.4826 * float(np.median(np.abs(residuals))), SMALLEST_SPREAD)
-
-
-def _robust_solve(
-    rows: np.ndarray, target: np.ndarray, weight: np.ndarray, *, penalty: np.ndarray | None = None, steps: int = 12
-) -> np.ndarray:
-    """x (K,) for which rows (P, K) @ x is nearest to target (P,).
-
-    Starts with sums of distances, which no single point can pull far, and ends with Tukey's biweight.
-    """
-    ridge = np.zeros((rows.shape[1],) * 2) if penalty is None else penalty
-    ridge = ridge + 1e-9 * np.eye(len(ridge))
-    current = weight
-    solution = np.zeros(rows.shape[1])
-    for step in range(steps):
-        weighted = rows * current[:, None]
-        solution = np.linalg.solve(weighted.T @ rows + ridge * current.sum(), weighted.T @ target)
-        residuals = target - rows @ solution
-        spread = _spread(residuals)
-        if step < steps // 2:
-            current = weight / np.maximum(np.abs(residuals) / spread, 0.1)
-        else:
-            current = weight * _tukey(residuals, spread)
-    return solution
-
-
 # ------------------------------------------------------------------ candidates
 # From log-depth (P,) and places (P, 2) to corrected log-depth (P,); nan where the correction gives no positive depth.
 _Correction = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -223,7 +192,7 @@ class _Candidate:
 
 def _candidates(samples: _Samples, shape: tuple[int, ...]) -> list[_Candidate]:
     """What as many points can support, from least to most freedom."""
-    found = [_Candidate("scale", "scale", 1, _fit_scale)]
+    found = [_Candidate("unchanged", "unchanged", 0, _keep), _Candidate("scale", "scale", 1, _fit_scale)]
     if len(samples) >= FEWEST_FOR_SHIFT:
         found.append(_Candidate("scale and shift", "scale_shift", 2, _fit_shift(inverse=False)))
         found.append(_Candidate("scale and shift of inverse depth", "inverse_scale_shift", 2, _fit_shift(inverse=True)))
@@ -238,22 +207,26 @@ def _candidates(samples: _Samples, shape: tuple[int, ...]) -> list[_Candidate]:
     return found
 
 
+def _keep(samples: _Samples) -> _Correction:
+    return lambda mapped, place: mapped
+
+
 def _fit_scale(samples: _Samples) -> _Correction:
     ones = np.ones((len(samples), 1))
-    logarithm = float(_robust_solve(ones, samples.true - samples.mapped, samples.weight)[0])
+    logarithm = float(robust_solve(ones, samples.true - samples.mapped, samples.weight)[0])
     return lambda mapped, place: mapped + logarithm
 
 
 def _fit_shift(*, inverse: bool) -> Callable[[_Samples], _Correction]:
-    """Scale and shift, by relative residuals of depth or of inverse depth."""
+    """Scale and shift of depth or of inverse depth, by residuals of its logarithm."""
     sign = -1.0 if inverse else 1.0
 
     def fit(samples: _Samples) -> _Correction:
         middle = float(np.median(samples.mapped))
-        relative = np.exp(-sign * samples.true)
-        rows = np.stack([np.exp(sign * (samples.mapped - middle)) * relative, relative], axis=-1)
-        size = np.abs(rows).mean(axis=0)
-        scale, shift = _robust_solve(rows / size, np.ones(len(samples)), samples.weight) / size
+        start = _fit_scale(samples)(np.array([middle]), np.zeros((1, 2)))[0]
+        basis = np.stack([np.exp(sign * (samples.mapped - middle)), np.ones(len(samples))], axis=-1)
+        first = np.array([np.exp(sign * start), 0.0])
+        scale, shift = robust_log_solve(basis, sign * samples.true, samples.weight, first)
 
         def correct(mapped: np.ndarray, place: np.ndarray) -> np.ndarray:
             value = scale * np.exp(sign * (mapped - middle)) + shift
@@ -321,7 +294,7 @@ def _fit_field(basis: _SplineBasis, stiffness: float) -> Callable[[_Samples], _C
         penalty[-1, -1] = 1e-3 * stiffness
         ratio = samples.true - samples.mapped
         own = rows(samples.mapped, samples.place)
-        solution = _robust_solve(own, ratio, samples.weight, penalty=penalty)
+        solution = robust_solve(own, ratio, samples.weight, penalty=penalty)
         fields = own @ solution
         least, most = fields.min() - BEYOND_THE_POINTS, fields.max() + BEYOND_THE_POINTS
 
@@ -336,19 +309,20 @@ def _fit_field(basis: _SplineBasis, stiffness: float) -> Callable[[_Samples], _C
 # ------------------------------------------------------------------ which one
 def _choose(
     candidates: list[_Candidate], samples: _Samples, depth: np.ndarray
-) -> tuple[_Candidate, tuple[tuple[str, float], ...], float | None]:
+) -> tuple[_Candidate, tuple[tuple[str, float], ...], float]:
     """The simplest candidate that none with more freedom beats clearly in the parts that were held out.
 
     Args:
         depth: (K,) all known depths of the map; a correction that turns any of them negative is out.
     """
-    if len(candidates) == 1:
-        return candidates[0], (), None
     judged = samples.subset(np.linspace(0, len(samples) - 1, min(len(samples), MOST_JUDGED)).astype(np.int64))
     folds = _folds(judged.place)
     residuals = [_held_out(candidate, judged, folds) for candidate in candidates]
-    cut_off = 3 * _spread(residuals[0])
-    cut = [np.where(np.isfinite(r), np.minimum(np.abs(r), cut_off), cut_off) for r in residuals]
+    spreads = [spread(r[np.isfinite(r)]) for r in residuals if np.isfinite(r).any()]
+    # The depth as it was given may be in another unit, so the scale is what others are held against; but what is as far
+    # off as points that are wrong must not decide.
+    cut_off = 3 * min(spreads[1], max(min(spreads), GROSS))
+    cut = [np.where(np.isfinite(r), np.abs(r).clip(SMALLEST_SPREAD, cut_off), cut_off) for r in residuals]
     best = 0
     for number in range(1, len(candidates)):
         if _is_clearly_better(cut[number], cut[best], folds, judged.weight) and _stays_positive(
@@ -361,17 +335,24 @@ def _choose(
 
 
 def _folds(place: np.ndarray) -> np.ndarray:
-    """(P,) 0..FOLDS - 1, the same for all points of a cell; neighbouring cells are in different folds."""
-    column, row = np.floor(place * FOLD_CELLS).astype(np.int64).T
-    return (column + 2 * row) % FOLDS
+    """(P,) the same number for all points of a cell; neighbouring cells have different ones.
+
+    Few points, or points of which most would come into one fold, are dealt out one by one.
+    """
+    start, extent = place.min(axis=0), max(float(np.ptp(place, axis=0).max()), 1e-12)
+    column, row = np.floor((place - start) / extent * FOLD_CELLS).astype(np.int64).T
+    folds = (column + 2 * row) % FOLDS
+    if len(place) < FEWEST_FOR_SHIFT:
+        return np.arange(len(place))
+    return np.arange(len(place)) % FOLDS if np.bincount(folds).max() > len(place) / 2 else folds
 
 
 def _held_out(candidate: _Candidate, samples: _Samples, folds: np.ndarray) -> np.ndarray:
     """(P,) residuals of log-depth of fits that have not seen the point's fold."""
     residuals = np.full(len(samples), np.nan)
-    for fold in range(FOLDS):
+    for fold in np.unique(folds):
         out = folds == fold
-        if out.any() and (~out).sum() >= max(2 * candidate.freedom, FEWEST_FOR_SCALE):
+        if (~out).sum() >= 2 * candidate.freedom:
             correct = candidate.fit(samples.subset(~out))
             residuals[out] = correct(samples.mapped[out], samples.place[out]) - samples.true[out]
     return residuals
@@ -423,7 +404,7 @@ def _fitted(
     samples: _Samples,
     chosen: _Candidate,
     compared: tuple[tuple[str, float], ...],
-    held_out: float | None,
+    held_out: float,
 ) -> DepthFit:
     correct = chosen.fit(samples)
     at_points = correct(samples.mapped, samples.place)
@@ -441,7 +422,7 @@ def _fitted(
         scale=scale,
         shift=shift,
         points=len(samples),
-        inliers=int((np.abs(residuals) < OUTLIER * _spread(residuals)).sum()),
+        inliers=int((np.abs(residuals) < OUTLIER * spread(residuals)).sum()),
         residual_before=_median_residual(samples.mapped, samples.true),
         residual_scaled=_median_residual(scaled, samples.true),
         residual_after=_median_residual(at_points, samples.true),
@@ -455,7 +436,7 @@ def _scale_and_shift(kind: FitKind, correct: _Correction, samples: _Samples) -> 
     if kind == "field":
         return float(np.exp(np.median(correct(samples.mapped, samples.place) - samples.mapped))), 0.0
     ends = np.array([samples.mapped.min(), samples.mapped.max()])
-    if kind == "scale":
+    if kind in ("unchanged", "scale"):
         return float(np.exp(correct(ends[:1], np.zeros((1, 2)))[0] - ends[0])), 0.0
     sign = -1.0 if kind == "inverse_scale_shift" else 1.0
     before, after = np.exp(sign * ends), np.exp(sign * correct(ends, np.zeros((2, 2))))
@@ -464,6 +445,8 @@ def _scale_and_shift(kind: FitKind, correct: _Correction, samples: _Samples) -> 
 
 
 def _words(chosen: _Candidate, points: int) -> str:
+    if chosen.kind == "unchanged":
+        return f"unchanged: no correction agrees better with those of {points} points that it was not fitted to"
     if points < FEWEST_FOR_SHIFT:
         return f"scale only: {points} points on the depth map, {FEWEST_FOR_SHIFT} are needed for more"
     return f"{chosen.name}, from {points} points"

@@ -76,7 +76,9 @@ def lay_out(
             world_of[view] = world
             from_network[view] = final.compose(layout.place(view, spread))
         is_given |= bool(known)
-    return Frames(world_of=world_of, from_model=from_model, from_network=from_network, sure=frozenset(sure), is_given=is_given)
+    return Frames(
+        world_of=world_of, from_model=from_model, from_network=from_network, sure=frozenset(sure), is_given=is_given
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from manyview.scene import SceneView
 if TYPE_CHECKING:
     import pycolmap
 
+USUAL_FOCAL = 1.2  # times the longer side
 SQUARE = 1e-6  # relative difference of focal lengths up to which pixels are square
 _WITH_TWO_FOCALS = {"SIMPLE_PINHOLE": "PINHOLE", "SIMPLE_RADIAL": "OPENCV"}
 _COEFFICIENTS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "OPENCV": 4}
@@ -61,9 +62,9 @@ class Lenses:
         return camera
 
     def with_usual_focal(self, number: int) -> pycolmap.Camera:
-        """The camera that COLMAP starts from where it knows nothing."""
+        """The camera with the focal length that COLMAP starts from where it knows nothing."""
         height, width = self.sizes[number]
-        return self.colmap_camera(number, intrinsics(1.2 * max(height, width), picture_centre(height, width)))
+        return self.colmap_camera(number, intrinsics(USUAL_FOCAL * max(height, width), tuple(self.K[number][:2, 2])))
 
 
 def find_lenses(views: Sequence[SceneView], given: GivenCameras, options: RefineOptions) -> Lenses:

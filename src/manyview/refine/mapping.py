@@ -229,6 +229,7 @@ def _run_pipeline(part: Part) -> list[pycolmap.Reconstruction]:
     settings.image_names = [image_name(view) for view in part.members]
     settings.extract_colors = False
     settings.min_model_size = 2
+    settings.structure_less_registration_fallback = False  # `settle` does that, in less time
     settings.min_num_matches = part.options.min_matches
     settings.num_threads, settings.random_seed = part.options.thread_count, part.options.seed
     settings.constant_cameras = set(part.database.lenses.fixed)

@@ -217,57 +217,6 @@ def step_for(
     return shift / max(float(np.percentile(speeds, 75)), 1e-9) if speeds.size else math.inf
 
 
-# ------------------------------------------------------------------ the same, pixel by pixel
-def reference_score(sweep: Sweep, pixel: tuple[int, int], offset: float) -> float:
-    """One entry of `sweep_scores`, written out: the pixel (x, y) at one offset of log inverse depth."""
-    grey = sweep.grey.double().numpy()
-    surface = sweep.inverse_depth.double().numpy() * math.exp(offset)
-    scores = []
-    for neighbour, transfer in zip(sweep.neighbours, sweep.transfers, strict=True):
-        other = neighbour.double().numpy()
-        place = _transferred(transfer, pixel, surface)
-        if place is None or not _contains(other.shape, place):
-            continue
-        own, others = [], []
-        for y in range(pixel[1] - sweep.radius, pixel[1] + sweep.radius + 1):
-            for x in range(pixel[0] - sweep.radius, pixel[0] + sweep.radius + 1):
-                if 0 <= x < grey.shape[1] and 0 <= y < grey.shape[0]:
-                    own.append(grey[y, x])
-                    others.append(_bilinear(other, _transferred(transfer, (x, y), surface)))
-        scores.append(_zncc(np.array(own), np.array(others)))
-    highest = sorted(scores, reverse=True)[: sweep.best]
-    return float(np.mean(highest)) if highest else NO_SCORE
-
-
-def _transferred(transfer: Transfer, pixel: tuple[int, int], surface: np.ndarray) -> np.ndarray | None:
-    """(2,) pixels of the neighbour; None behind its camera."""
-    x, y = pixel
-    homogeneous = transfer.turn @ np.array([x, y, 1.0]) + surface[y, x] * transfer.move
-    return homogeneous[:2] / homogeneous[2] if homogeneous[2] > 1e-6 else None
-
-
-def _contains(shape: tuple[int, ...], place: np.ndarray) -> bool:
-    return bool((place >= -0.5).all() and place[0] <= shape[1] - 0.5 and place[1] <= shape[0] - 0.5)
-
-
-def _bilinear(picture: np.ndarray, place: np.ndarray | None) -> float:
-    height, width = picture.shape
-    if place is None:
-        return float("nan")
-    x, y = float(np.clip(place[0], 0, width - 1)), float(np.clip(place[1], 0, height - 1))
-    left, top = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
-    right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
-    upper = (1 - x + left) * picture[top, left] + (x - left) * picture[top, right]
-    lower = (1 - x + left) * picture[bottom, left] + (x - left) * picture[bottom, right]
-    return float((1 - y + top) * upper + (y - top) * lower)
-
-
-def _zncc(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    noise = SENSOR_NOISE**2
-    return float((first * second).mean() / np.sqrt(((first**2).mean() + noise) * ((second**2).mean() + noise)))
-
-
 # ------------------------------------------------------------------ smoothness
 def semi_global(costs: Tensor, grey: Tensor, *, small_jump: float, large_jump: float) -> Tensor:
     """Costs (D, H, W) plus what the neighbouring pixels say, along four directions (Hirschmüller 2008).

@@ -29,7 +29,7 @@ from manyview.refine.lenses import find_lenses
 from manyview.refine.matching import MatchDatabase, VerifiedPair, linked_parts
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.overlap import bridging_pairs, choose_pairs, overlap
-from manyview.refine.parts import map_parts
+from manyview.refine.parts import Findings, map_parts
 from manyview.refine.result import Refined
 from manyview.scene import Scene, SceneView, World
 
@@ -137,9 +137,9 @@ def _refine(
     with clock.step("mapping"):
         findings = map_parts(scene.views, database, pairs, shared, given)
     with clock.step("judgement"):
-        if not findings.models:
-            return kept_network(scene, findings, options, clock.seconds)
         world, anchors = _world(scene, given)
+        if not findings.models:
+            return _kept(scene, findings, options, clock, world)
         frames = lay_out(scene.views, findings.models, features, shared, anchors)
         refined = refined_scene(scene, findings, frames, options, clock.seconds, world=world)
         if refined.after.is_worse_than(refined.before):
@@ -148,8 +148,17 @@ def _refine(
                 f"{refined.before.median_error:.2f} pixels) than the refined ones (score {refined.after.score:.2f}, "
                 f"{refined.after.median_error:.2f} pixels), and are kept"
             )
-            return kept_network(scene, replace(findings, warnings=(*findings.warnings, told)), options, clock.seconds)
+            findings = replace(findings, warnings=(*findings.warnings, told))
+            return _kept(scene, findings, options, clock, world)
     return refined
+
+
+def _kept(scene: Scene, findings: Findings, options: RefineOptions, clock: _Clock, world: World) -> Refined:
+    """The network's cameras, and that they are not in the world that was given."""
+    if world != scene.world:
+        told = "the result is in the network's world, and not in that of the given cameras"
+        findings = replace(findings, warnings=(*findings.warnings, told))
+    return kept_network(scene, findings, options, clock.seconds)
 
 
 # ------------------------------------------------------------------ matches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 How = Literal["matches", "guess"]
 
+# Share of a view's matches that are right, if it is to be registered by these alone: with 0.25, COLMAP's default, it
+# tries for ten seconds what chance matches cannot give.
+LEAST_RIGHT = 0.5
+LEAST_CONFIRMED = 0.25  # of the candidates of one of its pairs that verification must have let pass for that
 LEAST_POINTS = 6  # known points that a view has to see
 LEAST_SHARE = 0.6  # of these, and of all its matches with registered views, that its camera has to explain
 
@@ -28,6 +33,7 @@ def register_rest(
     mapper: pycolmap.IncrementalMapper,
     options: pycolmap.IncrementalMapperOptions,
     wanted: Sequence[int],
+    pairs: Sequence[VerifiedPair],
     settle: Callable[[int], None],
 ) -> None:
     """Register views as long as one can be: by the points they see, then by matches alone.
@@ -35,16 +41,25 @@ def register_rest(
     Args:
         mapper, options: COLMAP's.
         wanted: views that may be registered.
+        pairs: verified matches. A view of which most were refuted in every pair is not registered by matches alone:
+            what chance has left costs seconds, and leads nowhere.
         settle: called with each image that was registered.
     """
     images = {view + 1 for view in wanted}
-    ways = ((mapper.register_next_image, False), (mapper.register_next_structure_less_image, True))
+    by_matches = copy(options)
+    by_matches.abs_pose_min_inlier_ratio = LEAST_RIGHT
+    sound = [pair for pair in pairs if len(pair) >= LEAST_CONFIRMED * pair.candidates]
+    confirmed = images & {view + 1 for pair in sound for view in (pair.first, pair.second)}
+    ways = (
+        (mapper.register_next_image, options, images, False),
+        (mapper.register_next_structure_less_image, by_matches, confirmed, True),
+    )
     found = True
     while found:
         found = False
-        for register, structure_less in ways:
-            for image in mapper.find_next_images(options, structure_less):
-                if image in images and register(options, image):
+        for register, limits, allowed, structure_less in ways:
+            for image in mapper.find_next_images(limits, structure_less):
+                if image in allowed and register(limits, image):
                     settle(image)
                     found = True
                     break

@@ -22,8 +22,7 @@ from manyview.refine.densify import (
 )
 from manyview.refine.depth_fit import DepthFit, fit_depth
 from manyview.refine.features import open_photo
-from manyview.refine.sparse import SparsePoints
-from manyview.scene import Scene, SceneView
+from manyview.scene import Scene, SceneView, SparsePoints
 
 
 # ------------------------------------------------------------------ fitted to sparse points
@@ -99,7 +98,7 @@ class DenseScene:
     Attributes:
         scene: each view with a camera in the scene's world has the photo, depth and points of the working size; its
             confidence is 1 plus that of the search times the number of views that confirm the depth, and only confirmed
-            pixels are valid. Views with nothing to compare with, and those of other groups, are as they were.
+            pixels are valid. Views that nothing confirms, and those of other groups, are as they were.
         dense: what was found, one entry for each view in `indices`.
         indices: of those views in the scene.
     """
@@ -135,8 +134,8 @@ def densify_scene(
     dense = densify([working.photo for working in opened], options, device=device, progress=progress)
     views = list(scene.views)
     for index, found, working in zip(indices, dense.views, opened, strict=True):
-        if found.neighbours and not found.words:
-            views[index] = _dense_view(scene.views[index], found, working, dense.min_views)
+        if not found.words:
+            views[index] = _dense_view(scene.views[index], found, working)
     notes = [working.note for working in opened if working.note]
     warnings = [*scene.warnings, *notes, *dense.warnings]
     return DenseScene(scene=replace(scene, views=views, warnings=warnings), dense=dense, indices=indices)
@@ -163,7 +162,7 @@ def _posed_photo(view: SceneView, long_side: int) -> _Working:
     return _Working(posed, photo.original_from_photo, note)
 
 
-def _dense_view(view: SceneView, found: DenseView, working: _Working, min_views: int) -> SceneView:
+def _dense_view(view: SceneView, found: DenseView, working: _Working) -> SceneView:
     """The view at the working size, with what other views confirm."""
     camera = found.camera
     # The network's picture, where it stands in for a photo, may have been larger than the working size.
@@ -172,7 +171,7 @@ def _dense_view(view: SceneView, found: DenseView, working: _Working, min_views:
         depth=found.depth,
         points=points_from_depth(found.depth, camera.K, camera.world_from_camera),
         confidence=1 + found.confidence * found.views,
-        valid=found.views >= min_views,
+        valid=found.confirmed,
         **{
             **_other_fields(view),
             "image": found.image,

@@ -193,7 +193,7 @@ def _register_more(
         if _adjusted(part, model):  # where it fails, the camera stays as it was registered, and is judged in the end
             mapper.filter_points(mapping)
 
-    register_rest(mapper, mapping, wanted, settle_view)
+    register_rest(mapper, mapping, wanted, part.pairs, settle_view)
     guessed = set()
     found = True
     while found:
@@ -206,7 +206,7 @@ def _register_more(
             if how is not None:
                 guessed |= {candidate.view} if how == "guess" else set()
                 settle_view(candidate.view + 1)
-                register_rest(mapper, mapping, wanted, settle_view)
+                register_rest(mapper, mapping, wanted, part.pairs, settle_view)
                 found = True
                 break
     return frozenset(guessed)

@@ -8,6 +8,7 @@ from manyview.geometry import Similarity, fit_similarity
 
 STEPS = 20  # of re-weighting: it has long converged by then
 AXIS_LENGTH = 0.3  # of a camera's usual distance from what it sees: what a direction counts beside a place
+NEAR = 0.25  # of the median distance of two cameras: errors of their places would count too much
 SMALLEST_DISTANCE = 1e-3  # of that length: below it all cameras fit equally well
 
 
@@ -68,17 +69,14 @@ def movement(before: np.ndarray, after: np.ndarray, fitted: Similarity) -> tuple
 def ratio_of_spreads(source: np.ndarray, target: np.ndarray) -> float | None:
     """How much farther apart the cameras are in the target's frame; None where most are in one place.
 
-    The median over all pairs, where those that are far apart count more: a few wrong cameras do not matter.
+    The median over the pairs that are not near each other: a few wrong cameras do not matter.
     """
     first, second = np.triu_indices(len(source), k=1)
     apart = [np.linalg.norm(c[first, :3, 3] - c[second, :3, 3], axis=1) for c in (source, target)]
-    told = apart[0] > 0
-    if not told.any():
+    if not apart[0].any():
         return None
-    ratios, weights = apart[1][told] / apart[0][told], apart[0][told]
-    order = np.argsort(ratios, kind="stable")
-    total = np.cumsum(weights[order])
-    ratio = float(ratios[order][np.searchsorted(total, total[-1] / 2)])
+    told = apart[0] > NEAR * np.median(apart[0])
+    ratio = float(np.median(apart[1][told] / apart[0][told]))
     return ratio if ratio > 0 else None
 
 
