@@ -33,8 +33,8 @@ from manyview.methods.model import Model, versions
 from manyview.refine.colmap_log import quiet_colmap
 from manyview.refine.densify import DensifyOptions
 from manyview.refine.options import RefineOptions
+from manyview.refine.refine import RefinedScene, refine_scene
 from manyview.refine.scene_depth import densify_scene
-from manyview.refine.whole import RefinedScene, refine_scene
 from manyview.scene import Scene
 from manyview.training.data import FIRST_HELD_OUT_SEED
 from manyview.worlds.settings import WorldSettings

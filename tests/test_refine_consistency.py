@@ -78,19 +78,27 @@ def test_depth_within_the_tolerance_is_averaged() -> None:
     np.testing.assert_allclose(check.depth.numpy(), 1.002 * photo.depth, rtol=1e-5)
 
 
+def test_depth_within_its_tolerance_must_also_fall_back_on_the_pixel() -> None:
+    photos = [photograph(camera_at((x, 0, 0)), [WALL]) for x in (0.0, 1.0)]
+    views = depth_view(photos[0]), depth_view(photos[1], 1.01)  # a quarter of a pixel away
+    seen = seen_by(photos[0], photos[1], 2)
+    assert compare(*views, Tolerance(depth=0.05, pixels=0.5)).agrees.numpy()[seen].all()
+    assert not compare(*views, Tolerance(depth=0.05, pixels=0.1)).agrees.any()
+
+
 @pytest.mark.parametrize("unsure", [0, 1])
 def test_depth_without_confidence_proves_nothing(unsure: int) -> None:
     photo = photograph(camera_at((0, 0, 0)))
     views = [depth_view(photo, confidence=0.01 if number == unsure else 1.0) for number in (0, 1)]
-    assert not compare(*views, Tolerance()).agrees.any()
-    assert compare(*views, Tolerance(confidence=0.01)).agrees.all()
+    assert not compare(views[0], views[1], Tolerance()).agrees.any()
+    assert compare(views[0], views[1], Tolerance(confidence=0.01)).agrees.all()
 
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_unknown_depth_agrees_with_nothing(missing: int) -> None:
     photo = photograph(camera_at((0, 0, 0)))
     views = [depth_view(photo, scale=0.0 if number == missing else 1.0) for number in (0, 1)]
-    found = compare(*views, Tolerance())
+    found = compare(views[0], views[1], Tolerance())
     assert not found.agrees.any() and torch.isfinite(found.depth).all()
 
 

@@ -201,7 +201,7 @@ def test_inputs_are_validated(photos: list[Photo]) -> None:
 
 
 def test_progress_counts_every_view_of_every_pass(photos: list[Photo]) -> None:
-    calls: list[tuple[int, int, str]] = []
+    calls: list[tuple[int, int | None, str]] = []
     densify(posed(photos[:2]), OPTIONS, progress=lambda done, total, what: calls.append((done, total, what)))
     assert [call[:2] for call in calls] == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
@@ -314,6 +314,13 @@ def test_without_photos_the_networks_pictures_serve_and_a_warning_says_so(photos
     assert all(view.size == (36, 48) for view in result.scene.views)
     assert any("network's picture" in warning for warning in result.scene.warnings)
     np.testing.assert_allclose(result.scene.views[0].original_from_network[:2, 2], 0.5)
+
+
+def test_a_networks_picture_larger_than_asked_for_is_shrunk_with_its_place_in_the_photo(photos: list[Photo]) -> None:
+    for view in densify_scene(scene_of(photos), replace(OPTIONS, long_side=24)).scene.views:
+        np.testing.assert_allclose(view.original_from_network @ [-0.5, -0.5, 1], [-0.5, -0.5, 1], atol=1e-9)
+        np.testing.assert_allclose(view.original_from_network @ [23.5, 17.5, 1], [95.5, 71.5, 1], atol=1e-9)
+        assert view.size == (18, 24)
 
 
 def test_a_scene_without_cameras_cannot_be_densified(photos: list[Photo]) -> None:

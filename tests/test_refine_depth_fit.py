@@ -158,6 +158,13 @@ def test_a_map_that_agrees_as_far_as_points_can_tell_stays_what_it_is(seed: int)
         assert error(fit.depth, depth) < 0.1  # chance cannot carry it farther than the noise
 
 
+def test_freedom_that_hardly_pays_is_not_taken() -> None:
+    for seed in range(6):
+        depth = bumpy_depth(seed)
+        fit = fit_depth(depth, *points_on(depth * bend() ** 0.025, 1400, seed, noise=0.05))
+        assert fit.kind == "unchanged"  # a bend of less than 1 % beside errors of 5 %
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(list(TRUTHS)), st.integers(3, 150), st.integers(0, 999), st.floats(0.001, 0.2))
 def test_points_that_were_not_fitted_to_never_say_that_it_became_worse(
@@ -217,6 +224,13 @@ def test_points_in_one_spot_still_give_a_scale(spot: float) -> None:
     fit = fit_depth(depth, pixels, np.full(50, 5.0))
     assert fit.kind == "scale"
     np.testing.assert_allclose(fit.depth, 5, rtol=1e-4)
+
+
+def test_points_in_two_spots_still_give_a_scale() -> None:
+    depth = bumpy_depth()
+    pixels = np.array([[2.0, 3.0], [75.0, 45.5]])[np.arange(60) % 2]
+    fit = fit_depth(depth, pixels, 4 * sample_depth(depth, pixels))
+    assert fit.kind == "scale" and fit.scale == pytest.approx(4, rel=1e-3)
 
 
 def test_confidence_of_nothing_and_not_of_numbers_is_survived() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from manyview.errors import InputError
 from manyview.geometry import transform_pixels
+from manyview.refine.exact_cameras import refine_features
 from manyview.refine.options import GivenCameras, RefineOptions
-from manyview.refine.refine import refine_features
 from sparse_worlds import cameras_around, errors_of, network_scene, photographed
 
 OPTIONS = RefineOptions(threads=1)

@@ -15,11 +15,11 @@ from manyview.geometry import Similarity, intrinsics
 from manyview.refine.agreement import Agreement
 from manyview.refine.bundle import Anchors
 from manyview.refine.colmap_log import quiet_colmap
+from manyview.refine.exact_cameras import refine_features
 from manyview.refine.lenses import K_of_colmap, distortion_of, find_lenses, straightened
 from manyview.refine.mapping import agreeing_views, disjoint, map_from_pairs, map_from_start, map_incrementally, rank
 from manyview.refine.matching import MatchDatabase
 from manyview.refine.options import GivenCameras, RefineOptions
-from manyview.refine.refine import refine_features
 from manyview.refine.settling import Mapped, Part, cameras_of
 from manyview.refine.two_views import length_by_points, relative_motion
 from manyview.refine.unregistered import fit_cameras, movement, ratio_of_spreads

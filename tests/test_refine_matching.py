@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from manyview.refine.colmap_log import quiet_colmap
+from manyview.refine.exact_cameras import match_views
 from manyview.refine.features import extract_features, features_of, open_photo
 from manyview.refine.lenses import find_lenses
 from manyview.refine.matching import MatchDatabase, VerifiedPair, connected, linked_parts
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.overlap import bridging_pairs, choose_pairs, overlap
-from manyview.refine.refine import match_views
 from manyview.scene import SceneView
 from sparse_worlds import cameras_around, network_scene, photographed
 

@@ -205,6 +205,16 @@ def test_smoothness_removes_a_lone_outlier_but_not_a_jump_at_an_edge_of_the_pict
     assert int(costs[:, 5, 3].argmin()) == 7
 
 
+def test_a_thin_thing_that_the_picture_shows_keeps_its_depth_and_one_that_it_does_not_show_loses_it() -> None:
+    costs = torch.ones(9, 1, 16)
+    costs[2] = 0.0
+    costs[2, 0, 8], costs[6, 0, 8] = 0.2, 0.0
+    plain, shown = torch.zeros(1, 16), torch.zeros(1, 16)
+    shown[0, 8] = 0.5
+    places = [semi_global(costs, grey, small_jump=0.1, large_jump=0.6).argmin(dim=0)[0, 8] for grey in (plain, shown)]
+    assert places == [2, 6]
+
+
 # ------------------------------------------------------------------ neighbours
 def test_neighbours_are_views_with_a_useful_angle_and_best_first() -> None:
     # At a distance of 4: 0, 0.1, 10, 30 degrees, and one that looks the other way.

@@ -9,8 +9,8 @@ import pytest
 
 from manyview.errors import InputError
 from manyview.geometry import transform_pixels
+from manyview.refine.exact_cameras import refine_cameras, refine_features
 from manyview.refine.options import RefineOptions
-from manyview.refine.refine import refine_features, refine_scene
 from manyview.scene import Scene
 from sparse_worlds import PRINCIPAL_POINT, cameras_around, errors_of, network_scene, photographed
 
@@ -316,10 +316,10 @@ def test_refined_cameras_that_explain_less_are_not_taken(world, monkeypatch):
                 camera.params = camera.params * np.array([1.5, 1, 1])
         return found
 
-    from manyview.refine import refine
+    from manyview.refine import exact_cameras
 
-    exact = refine.map_parts
-    monkeypatch.setattr(refine, "map_parts", spoilt)
+    exact = exact_cameras.map_parts
+    monkeypatch.setattr(exact_cameras, "map_parts", spoilt)
     scene = network_scene(world)
     found = refine_features(scene, world.features, OPTIONS)
     assert found.kept == "network" and replace(found.scene, warnings=()).equals(scene)
@@ -381,7 +381,7 @@ def test_features_of_other_views_are_refused(world):
 def test_an_existing_database_is_not_overwritten(world, tmp_path):
     (tmp_path / "matches.db").write_bytes(b"mine")
     with pytest.raises(InputError, match="exists"):
-        refine_scene(network_scene(world), OPTIONS, folder=tmp_path)
+        refine_cameras(network_scene(world), OPTIONS, folder=tmp_path)
     assert (tmp_path / "matches.db").read_bytes() == b"mine"
 
 
@@ -396,7 +396,7 @@ def test_real_photos_get_exact_cameras(shared):
     folder = shared / "data" / "fountain-p11"
     frames = json.loads((folder / "meta.json").read_text())["frames"]
     scene = manyview.reconstruct([str(folder / frame["file"]) for frame in frames], model="manyview-small")
-    found = refine_scene(scene)
+    found = refine_cameras(scene)
     report = evaluate_poses(
         [None if view.camera is None else view.camera.world_from_camera for view in found.scene.views],
         [np.array(frame["cam2world"]) for frame in frames],

@@ -144,7 +144,15 @@ def test_every_field_of_a_scene_is_known_to_move_or_not() -> None:
     elsewhere = {"name", "source", "original_size", "original_from_network", "image", "confidence", "valid", "status"}
     elsewhere |= {"status_reason", "upright_in_file", "timestamp", "masked_pixels"}
     assert {f.name for f in fields(SceneView)} == in_world | own_frame | elsewhere
-    assert {f.name for f in fields(Scene)} == {"views", "provenance", "skipped", "warnings", "metric", "world", "sparse"}
+    assert {f.name for f in fields(Scene)} == {
+        "views",
+        "provenance",
+        "skipped",
+        "warnings",
+        "metric",
+        "world",
+        "sparse",
+    }
 
 
 def test_views_without_camera_move_too_and_other_groups_stay_with_a_warning() -> None:

@@ -291,7 +291,9 @@ def test_only_views_in_use_give_points():
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ExportError, match=r"no format 'fbx'[\s\S]*colmap, depth, glb, nerfstudio, npz, ply, splat-ready, tum"):
+    with pytest.raises(
+        ExportError, match=r"no format 'fbx'[\s\S]*colmap, depth, glb, nerfstudio, npz, ply, splat-ready, tum"
+    ):
         synthetic_scene(1).export(tmp_path / "out", ["ply", "fbx"])
     assert not (tmp_path / "out").exists()
     assert EXPORTERS == "manyview.exporters"

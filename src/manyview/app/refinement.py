@@ -15,11 +15,11 @@ from manyview.images import Inputs, Progress
 from manyview.methods.model import load
 from manyview.refine.densify import DensifyOptions
 from manyview.refine.options import GivenCameras, RefineOptions
-from manyview.refine.refined_report import graph_of, report_of
 from manyview.refine.photo_matches import match_scene
 from manyview.refine.photo_reading import measure_photos, measure_views
 from manyview.refine.photo_report import photo_report
-from manyview.refine.whole import RefinedScene, refine_scene
+from manyview.refine.refine import RefinedScene, refine_scene
+from manyview.refine.refined_report import graph_of, report_of
 from manyview.refine.world_wish import WorldWish
 from manyview.scene import Scene
 

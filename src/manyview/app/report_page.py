@@ -196,7 +196,8 @@ def _refined_section(refined: RefineReport) -> str:
     cells = "".join(f"<th{_NUMBER if head in numeric else ''}>{head}</th>" for head in heads)
     legend = (
         '<p class="faint">Errors are medians over the verified matches with other photos of how many pixels the '
-        "two cameras miss them by. Turned in degrees and moved in percent of the scene's size, beside the change of frame.</p>"
+        "two cameras miss them by. Turned in degrees and moved in percent of the scene's size, beside the change of "
+        "frame.</p>"
     )
     return (
         f'<section><h2>Cameras before and after</h2><div class="wide"><table><thead><tr>{cells}</tr></thead>'

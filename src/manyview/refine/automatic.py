@@ -14,7 +14,7 @@ from manyview.scene import Scene
 if TYPE_CHECKING:
     import torch
 
-    from manyview.refine.whole import RefinedScene
+    from manyview.refine.refine import RefinedScene
 
 MOST_VIEWS = 200  # with more, refinement takes long, and is done only if asked for
 
@@ -64,7 +64,7 @@ def refine_as_wished(
         return Outcome(scene=replace(scene, warnings=(*scene.warnings, *told)), words=f"the network's: {reason}")
     from manyview.refine.densify import DensifyOptions
     from manyview.refine.options import GivenCameras
-    from manyview.refine.whole import refine_scene
+    from manyview.refine.refine import refine_scene
 
     given = None if K is None else GivenCameras(K=[np.asarray(K, dtype=np.float64)] * len(scene.views))
     densify = DensifyOptions() if wish.densify else None

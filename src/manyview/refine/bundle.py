@@ -98,7 +98,7 @@ def bundle_options(options: RefineOptions, tolerance: float) -> pycolmap.BundleA
     settings.ceres.loss_function_type = losses[options.loss]
     settings.ceres.loss_function_scale = options.loss_scale
     settings.ceres.use_gpu = False
-    settings.ceres.solver_options.num_threads = options.thread_count
+    settings.ceres.solver_options.num_threads = options.mapping_threads
     settings.ceres.solver_options.function_tolerance = tolerance
     return settings
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from manyview.geometry import Camera, Similarity, invert_rigid
 from manyview.refine.agreement import share_explained
-from manyview.refine.bundle import Anchors
+from manyview.refine.bundle import FINE, Anchors, adjust
 from manyview.refine.matching import VerifiedPair, connected, image_name
 from manyview.refine.settling import (
     FILTER_ERROR,
     Mapped,
     Part,
     cameras_of,
+    judged,
     mapper_options,
     settle,
     triangulation_options,
@@ -34,11 +35,15 @@ LOOSE_SLACK = 6.0  # the same where incremental mapping has left views out
 START_SHARE = 0.5  # of a pair's matches that they have to explain so
 # A model is not tried to be bettered if it explains this share of the matches, with at most this error in pixels of the
 # picture with the features, and lies near its start: one that had to move far may have come to rest in a wrong place.
+# Many views that are linked crosswise cannot: all those matches do not agree by chance.
 GOOD_SHARE, GOOD_ERROR, GOOD_TURN = 0.97, 1.0, 5.0
+MANY_VIEWS, MANY_PAIRS = 6, 2  # views; pairs to each of them
 LEAST_ANGLE = 2.0  # degrees between the rays of a pair that a model can start from
 PAIRS_TRIED = 3
 FOCAL_NEAR = 0.08  # relative change of a focal length from which it is asked whether it was worth while ...
 FOCAL_GAIN = 1.2  # ... that is, whether the median error falls by this factor
+FOCAL_WILD = 3.0  # a focal length that changes by this factor is believed only ...
+WILD_SHARE = 0.95  # ... if the model explains this share of the matches
 SOUND_SHARE = 0.65  # of the matches between its own views that a model should explain
 
 
@@ -49,28 +54,49 @@ def map_part(part: Part) -> list[Mapped]:
     It starts from the cameras that agree with the matches. Where that leaves views out, or explains the matches badly,
     incremental mapping is tried: from the network's focal lengths, then from COLMAP's usual ones, then from single
     pairs; then cameras that agree only loosely. What registers more views is kept, and of equals what explains the
-    matches better. A focal length that moves far is kept where it was if that explains the matches about as well.
+    matches better. A focal length that moves far is kept where it was if that explains the matches about as well, or
+    if it moves wildly without explaining nearly all of them: repeated patterns can do that.
     """
     found = _map(part)
-    lenses = part.database.lenses
-    if not found or not _focal_moved(found[0], part):
+    if not found or not _focal_change(found[0], part) > FOCAL_NEAR:
         return found
+    if _fits(found[0], part) and _is_redundant(part):
+        kept = _with_starting_focal(found[0], part)
+        return found if kept is None or _is_worth_it(found[0], kept) else [kept, *found[1:]]
+    lenses = part.database.lenses
     database = part.database.with_lenses(replace(lenses, fixed=frozenset(lenses.K)))
     try:
         locked = _map(replace(part, database=database, anchors=replace(part.anchors, fixed_lenses=frozenset(lenses.K))))
     finally:
         part.database.set_cameras([lenses.colmap_camera(number) for number in lenses.K])
+    is_wild = _focal_change(found[0], part) > FOCAL_WILD - 1 and found[0].agreement.explained < WILD_SHARE
+    if is_wild:
+        return locked
     return locked if locked and not _is_worth_it(found[0], locked[0]) else found
 
 
-def _focal_moved(model: Mapped, part: Part) -> bool:
-    """Whether a focal length has left the neighbourhood of the one it started from."""
+def _focal_change(model: Mapped, part: Part) -> float:
+    """How far a focal length is from the one it started from: 0.5 for 1.5 times, or for its 1.5th part."""
     lenses = part.database.lenses
-    changes = [
-        abs(model.model.camera(number).mean_focal_length() / np.mean(np.diag(lenses.K[number])[:2]) - 1)
+    ratios = [
+        model.model.camera(number).mean_focal_length() / float(np.mean(np.diag(lenses.K[number])[:2]))
         for number in {lenses.number_of[view] for view in model.views}
     ]
-    return max(changes) > FOCAL_NEAR
+    return max(max(ratio, 1 / ratio) for ratio in ratios) - 1
+
+
+def _with_starting_focal(model: Mapped, part: Part) -> Mapped | None:
+    """The model adjusted once more with the focal lengths that it started from; None where that cannot be done."""
+    import pycolmap
+
+    lenses = part.database.lenses
+    changed = pycolmap.Reconstruction(model.model)
+    for number in changed.cameras:
+        changed.camera(number).params = lenses.colmap_camera(number).params.tolist()
+    anchors = replace(part.anchors, fixed_lenses=frozenset(lenses.K))
+    if not adjust(changed, part.scaled_options, anchors, tolerance=FINE):
+        return None
+    return judged(part, changed, model.how, model.guessed)
 
 
 def _is_worth_it(free: Mapped, locked: Mapped) -> bool:
@@ -106,11 +132,19 @@ def _map(part: Part) -> list[Mapped]:
 
 
 def is_good(model: Mapped, part: Part) -> bool:
-    """Whether all views are registered, nearly all matches explained, and the cameras are near where they started."""
+    """Whether all views are registered, nearly all matches explained, and that cannot be by chance."""
+    return _fits(model, part) and (_turned(model, part) < GOOD_TURN or _is_redundant(part))
+
+
+def _fits(model: Mapped, part: Part) -> bool:
     limit = GOOD_ERROR * part.database.resolution
     complete = len(model.views) == len(part.members)
-    fits = model.agreement.explained >= GOOD_SHARE and model.agreement.median_error < limit
-    return complete and fits and _turned(model, part) < GOOD_TURN
+    return complete and model.agreement.explained >= GOOD_SHARE and model.agreement.median_error < limit
+
+
+def _is_redundant(part: Part) -> bool:
+    """Whether so many views are linked crosswise that wrong cameras could not explain nearly all matches."""
+    return len(part.members) >= MANY_VIEWS and len(part.pairs) >= MANY_PAIRS * len(part.members)
 
 
 def _turned(model: Mapped, part: Part) -> float:
@@ -231,7 +265,7 @@ def _run_pipeline(part: Part) -> list[pycolmap.Reconstruction]:
     settings.min_model_size = 2
     settings.structure_less_registration_fallback = False  # `settle` does that, in less time
     settings.min_num_matches = part.options.min_matches
-    settings.num_threads, settings.random_seed = part.options.thread_count, part.options.seed
+    settings.num_threads, settings.random_seed = part.options.mapping_threads, part.options.seed
     settings.constant_cameras = set(part.database.lenses.fixed)
     settings.ba_refine_principal_point = False  # only once all is in place
     settings.mapper = mapper_options(part, FILTER_ERROR)

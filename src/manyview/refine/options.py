@@ -40,8 +40,9 @@ class RefineOptions:
         all_pairs_up_to: with more views than this, only pairs that share something in the network's eyes are matched.
         pairs_per_view: how many of those for each view.
         min_matches: verified matches that a pair needs to count as linked.
-        threads: of COLMAP; None for all cores. With 1, equal seeds give equal results to the last bit; with more, sums
-            are taken in varying order, and results differ by rounding.
+        threads: of features and matching; None for all cores. Results do not depend on it.
+        mapping_threads: of mapping and bundle adjustment. With 1, equal seeds give equal results to the last bit; with
+            more, which pays for hundreds of views, sums are taken in varying order, and results differ by rounding.
         seed: of every random draw.
     """
 
@@ -60,6 +61,7 @@ class RefineOptions:
     pairs_per_view: int = 10
     min_matches: int = 15
     threads: int | None = None
+    mapping_threads: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +85,7 @@ class RefineOptions:
             ("all_pairs_up_to", 2),
             ("pairs_per_view", 1),
             ("min_matches", 8),
+            ("mapping_threads", 1),
             ("seed", 0),
         ):
             if getattr(self, name) < least:
@@ -97,7 +100,7 @@ class RefineOptions:
 
     @property
     def thread_count(self) -> int:
-        """How many threads COLMAP is given."""
+        """How many threads look for features and matches."""
         return self.threads or os.cpu_count() or 1
 
 

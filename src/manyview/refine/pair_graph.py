@@ -10,6 +10,7 @@ import numpy as np
 
 from manyview.errors import InputError
 from manyview.geometry import Camera
+from manyview.refine.matching import connected
 from manyview.refine.photo_report import Finding
 
 Strength = Literal["overlap", "matches"]
@@ -152,9 +153,8 @@ def _checked(
 
 
 def _components(adjacency: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    from manyview.alignment.groups import groups
-
-    return groups(np.argwhere(adjacency), len(adjacency))
+    edges = [(int(first), int(second)) for first, second in np.argwhere(adjacency)]
+    return tuple(connected(edges, len(adjacency)))
 
 
 def _holds(adjacency: np.ndarray, components: Sequence[Sequence[int]]) -> dict[int, tuple[tuple[int, ...], ...]]:

@@ -21,6 +21,7 @@ from manyview.refine.warn import doubts_about_cameras, doubts_about_intrinsics, 
 from manyview.scene import SceneView
 
 LEAST_EXPLAINED = 0.5  # of its matches: a model that explains less is not trusted
+MOSTLY_EXPLAINED = 0.95  # ... and one that explains less is called into question: photographs have 0.99
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,8 +118,19 @@ def _map_one(
             )
         else:
             kept.append(model)
+            told += _doubts(model, names)
     mapped = {view for model in kept for view in model.views}
     return kept, {view: reason for view, reason in reasons.items() if view not in mapped}, told
+
+
+def _doubts(model: Mapped, names: str) -> list[str]:
+    if model.within.explained >= MOSTLY_EXPLAINED:
+        return []
+    share = f"{1 - model.within.explained:.0%}"
+    return [
+        f"{names}: {share} of the verified matches contradict the refined cameras, as where patterns repeat or things "
+        "move; check the result"
+    ]
 
 
 def _network_is_better(part: Part, views: Sequence[SceneView], model: Mapped) -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from manyview.refine.colmap_log import quiet_colmap
+from manyview.refine.exact_cameras import match_views
 from manyview.refine.features import extract_features
 from manyview.refine.lenses import find_lenses
 from manyview.refine.matching import MatchDatabase, VerifiedPair
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.overlap import overlap
-from manyview.refine.refine import match_views
 from manyview.scene import SceneView
 
 

@@ -1,187 +1,150 @@
-"""From the network's cameras to exact ones: what is done in which order.
+"""From a network's scene to one that is ready for use: exact cameras, depth that agrees with them, dense depth.
 
-features   of the upright photos at their original size (SIFT)
-matches    of the pairs that share something in the network's eyes, verified by RANSAC
-parts      views that matches link
-models     from the network's cameras where they agree with the matches, else photo by photo; bundle adjustment
-frames     what could not be registered keeps the network's camera, laid upon the refined ones by a similarity
-judgement  whatever explains the matches better is kept: the refined cameras, or the network's
+cameras      features, matches, mapping and bundle adjustment (`manyview.refine.exact_cameras`)
+photos       those of lenses with distortion are drawn anew (`manyview.refine.straighten`)
+depth        every map is fitted to the sparse points (`manyview.refine.depth_fit`)
+dense depth  on request: found in the photos around that depth (`manyview.refine.densify`)
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from manyview.errors import InputError
-from manyview.refine.assemble import kept_network, refined_scene
-from manyview.refine.colmap_log import quiet_colmap
-from manyview.refine.features import Features, extract_features
-from manyview.refine.frames import lay_out
-from manyview.refine.lenses import find_lenses
-from manyview.refine.matching import MatchDatabase, VerifiedPair, linked_parts
+from manyview.images import Progress
+from manyview.refine.depth_fit import DepthFit
+from manyview.refine.exact_cameras import refine_cameras
 from manyview.refine.options import GivenCameras, RefineOptions
-from manyview.refine.overlap import bridging_pairs, choose_pairs, overlap
-from manyview.refine.parts import Findings, map_parts
 from manyview.refine.result import Refined
-from manyview.scene import Scene, SceneView, World
+from manyview.refine.straighten import lenses_of, straighten
+from manyview.scene import Scene
 
-Progress: TypeAlias = Callable[[int, "int | None", str], None]
+if TYPE_CHECKING:
+    import torch
 
-DATABASE = "matches.db"
-MOST_BRIDGES = 200  # pairs that are tried in addition where the matches leave parts without a link
-STEPS = 4
+    from manyview.refine.densify import Densified, DensifyOptions
 
 
-@dataclass
-class _Clock:
-    """Seconds of each step; tells which one runs."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RefinedScene:
+    """What came out of `refine_scene`.
 
-    progress: Progress | None
-    seconds: dict[str, float] = field(default_factory=dict)
+    Attributes:
+        scene: with the better cameras, `sparse` points, and depth that fits them.
+        cameras: how the cameras came about.
+        fits: what was done to the depth of each view that has sparse points, by index.
+        dense: depth maps and cloud of the photometric search, if it was asked for and could be done.
+        words: which cameras the scene has, in one sentence.
+    """
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        if self.progress is not None:
-            self.progress(len(self.seconds), STEPS, name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+    scene: Scene
+    cameras: Refined
+    fits: Mapping[int, DepthFit] = field(default_factory=dict)
+    dense: Densified | None = None
+
+    @property
+    def words(self) -> str:
+        found = self.cameras
+        registered, views = len(found.registered), len(self.scene.views)
+        if found.kept == "network":
+            why = found.warnings[0] if found.warnings else "nothing could be refined"
+            return f"the network's cameras, since {why}"
+        error = f"reprojection error {found.reprojection_error:.2f} pixels"
+        rest = "" if registered == views else f"; the other {views - registered} keep the network's camera or none"
+        return f"refined by bundle adjustment: {registered} of {views} photos registered, {error}{rest}"
 
 
 def refine_scene(
     scene: Scene,
-    options: RefineOptions = RefineOptions(),  # noqa: B008 (frozen)
+    options: RefineOptions | None = None,
     *,
     given: GivenCameras | None = None,
-    folder: str | Path | None = None,
+    densify: DensifyOptions | None = None,
+    photos: str | Path | None = None,
+    overwrite: bool = False,
+    device: str | torch.device = "cpu",
     progress: Progress | None = None,
-) -> Refined:
-    """Find exact cameras for the photos of a scene.
-
-    With one thread, equal input and seed give equal numbers on one machine; with more, COLMAP's sums are taken in
-    varying order and results differ by rounding.
+) -> RefinedScene:
+    """Make the cameras of a scene exact, and its depth agree with them.
 
     Args:
-        scene: cameras and depth of a network; photos are read from where its views say (`SceneView.source`).
-        options: see there.
-        given: intrinsics and cameras that are known; those of the scene count as the network's.
-        folder: keep COLMAP's database of features and matches here (`matches.db`); by default it is thrown away.
+        scene: of any model; its photos are read again at their full size. It is not changed.
+        options: of matching and bundle adjustment.
+        given: intrinsics and cameras that are known.
+        densify: also search dense depth in the photos, so.
+        photos: folder into which photos are drawn anew where the camera model has distortion; needed only then.
+        overwrite: replace photos that are there from an earlier call.
+        device: of the dense search.
         progress: called as (done, total, what).
 
     Returns:
-        The refined scene, or the network's where that is better, and how it came about. The scene given is not changed.
+        The scene, and how it came about. Where refinement would not explain the matches better, or nothing matches, the
+        scene has the network's cameras and depth, and a warning says why.
 
     Raises:
-        InputError: the folder has a database already, or what is given does not fit the views.
+        InputError: what is given does not fit, or `photos` is missing although a lens has distortion.
     """
-    given = (given or GivenCameras()).checked(len(scene.views))
-    clock = _Clock(progress)
-    with TemporaryDirectory(prefix="manyview-refine-") as scratch, quiet_colmap():
-        path = Path(scratch) / DATABASE if folder is None else _new_database(Path(folder))
-        with clock.step("features"):
-            features = extract_features(scene.views, options)
-        return _refine(scene, features, options, given, path, clock)
+    options = options or RefineOptions()
+    if options.has_distortion and photos is None:
+        raise InputError(
+            f"the camera model {options.camera_model} has distortion, and the cameras of a scene are pinholes",
+            hint="Give a folder in which the photos are drawn anew: photos=...",
+        )
+    found = refine_cameras(scene, options, given=given, progress=progress)
+    if found.kept == "network":
+        kept = _noted(found.scene, found, {})
+        return RefinedScene(scene=_without_dense(kept) if densify else kept, cameras=found)
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    refined = replace(found.scene, sparse=found.points)
+    refined, fits = _fitted(refined, found, photos, overwrite=overwrite)
+    seconds["depth"] = round(time.perf_counter() - start, 3)
+    dense = None
+    if densify is not None:
+        start = time.perf_counter()
+        refined, dense = _densified(refined, densify, device, progress)
+        seconds["dense depth"] = round(time.perf_counter() - start, 3)
+    return RefinedScene(scene=_noted(refined, found, seconds), cameras=found, fits=fits, dense=dense)
 
 
-def refine_features(
-    scene: Scene,
-    features: Sequence[Features],
-    options: RefineOptions = RefineOptions(),  # noqa: B008 (frozen)
-    *,
-    given: GivenCameras | None = None,
-) -> Refined:
-    """As `refine_scene`, with features that were found elsewhere.
+def _fitted(
+    scene: Scene, found: Refined, photos: str | Path | None, *, overwrite: bool
+) -> tuple[Scene, Mapping[int, DepthFit]]:
+    from manyview.refine.scene_depth import refit_scene
 
-    Args:
-        scene, options, given: as there.
-        features: one for each view, with descriptors that tell which of them show the same point.
-
-    Raises:
-        InputError: what is given does not fit the views.
-    """
-    if len(features) != len(scene.views):
-        raise InputError(f"got features of {len(features)} views for {len(scene.views)}", hint="Give one for each.")
-    given = (given or GivenCameras()).checked(len(scene.views))
-    with TemporaryDirectory(prefix="manyview-refine-") as scratch, quiet_colmap():
-        return _refine(scene, features, options, given, Path(scratch) / DATABASE, _Clock(None))
+    assert scene.sparse is not None
+    fitted, fits = refit_scene(scene, scene.sparse)  # where photos and network pictures still have their distortion
+    lenses = lenses_of(found)
+    if lenses and photos is not None:
+        fitted = straighten(fitted, lenses, photos, overwrite=overwrite)
+    return fitted, fits
 
 
-def _new_database(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / DATABASE
-    if path.exists():
-        raise InputError(f"{path} exists", hint="Give another folder, or remove the file.")
-    return path
+def _densified(
+    scene: Scene, options: DensifyOptions, device: str | torch.device, progress: Progress | None
+) -> tuple[Scene, Densified]:
+    from manyview.refine.scene_depth import densify_scene
+
+    found = densify_scene(scene, options, device=device, progress=progress)
+    return found.scene, found.dense
 
 
-def _refine(
-    scene: Scene,
-    features: Sequence[Features],
-    options: RefineOptions,
-    given: GivenCameras,
-    path: Path,
-    clock: _Clock,
-) -> Refined:
-    with clock.step("matches"):
-        shared = overlap(scene.views)
-        database = MatchDatabase(path, features, find_lenses(scene.views, given, options), options)
-        pairs = match_views(database, scene.views, shared)
-    with clock.step("mapping"):
-        findings = map_parts(scene.views, database, pairs, shared, given)
-    with clock.step("judgement"):
-        world, anchors = _world(scene, given)
-        if not findings.models:
-            return _kept(scene, findings, options, clock, world)
-        frames = lay_out(scene.views, findings.models, features, shared, anchors)
-        refined = refined_scene(scene, findings, frames, options, clock.seconds, world=world)
-        if refined.after.is_worse_than(refined.before):
-            told = (
-                f"the network's cameras explain the matches better (score {refined.before.score:.2f}, median error "
-                f"{refined.before.median_error:.2f} pixels) than the refined ones (score {refined.after.score:.2f}, "
-                f"{refined.after.median_error:.2f} pixels), and are kept"
-            )
-            findings = replace(findings, warnings=(*findings.warnings, told))
-            return _kept(scene, findings, options, clock, world)
-    return refined
+def _without_dense(scene: Scene) -> Scene:
+    told = "dense depth needs exact cameras, and these are the network's: it was left out"
+    return replace(scene, warnings=(*scene.warnings, told))
 
 
-def _kept(scene: Scene, findings: Findings, options: RefineOptions, clock: _Clock, world: World) -> Refined:
-    """The network's cameras, and that they are not in the world that was given."""
-    if world != scene.world:
-        told = "the result is in the network's world, and not in that of the given cameras"
-        findings = replace(findings, warnings=(*findings.warnings, told))
-    return kept_network(scene, findings, options, clock.seconds)
-
-
-# ------------------------------------------------------------------ matches
-def match_views(database: MatchDatabase, views: Sequence[SceneView], shared: np.ndarray) -> list[VerifiedPair]:
-    """Match the pairs that share something; where that leaves parts without a link, some between these, too."""
-    options = database.options
-    tried = choose_pairs(shared, views, all_up_to=options.all_pairs_up_to, per_view=options.pairs_per_view)
-    database.match(tried)
-    found = database.verified()
-    parts = linked_parts(found, len(views))
-    bridges = bridging_pairs(parts, tried, MOST_BRIDGES)
-    if not bridges:
-        return found
-    database.match(bridges)
-    return database.verified()
-
-
-# ------------------------------------------------------------------ the world
-def _world(scene: Scene, given: GivenCameras) -> tuple[World, GivenCameras]:
-    """What the world is to be, and the cameras that say where it is; none where it is the first camera's frame."""
-    if any(given.camera_of(view) is not None for view in range(len(scene.views))):
-        return "given", given
-    if scene.world == "first camera":
-        return "first camera", GivenCameras()
-    cameras = [None if view.camera is None else view.camera.world_from_camera for view in scene.views]
-    return scene.world, GivenCameras(world_from_camera=cameras)
+def _noted(scene: Scene, found: Refined, seconds: Mapping[str, float]) -> Scene:
+    """With what was done in its provenance."""
+    settings = {
+        **scene.provenance.settings,
+        "cameras_from": "bundle adjustment" if found.kept == "refined" else "network",
+        "registered": len(found.registered),
+        "camera_model": found.options.camera_model,
+    }
+    timed = {**scene.provenance.seconds, **{f"refine: {part}": value for part, value in seconds.items()}}
+    return replace(scene, provenance=replace(scene.provenance, settings=settings, seconds=timed))

@@ -13,9 +13,9 @@ from manyview.refine.agreement import errors
 from manyview.refine.matching import VerifiedPair
 from manyview.refine.overlap import camera_in_group
 from manyview.refine.pair_graph import PairGraph, pair_graph
+from manyview.refine.refine import RefinedScene
 from manyview.refine.report import CameraSource, PhotoOutcome, RefineReport, refine_report
 from manyview.refine.result import Refined, ViewOutcome
-from manyview.refine.whole import RefinedScene
 from manyview.scene import Scene, SceneView
 
 

@@ -120,7 +120,7 @@ def settle(
         mapper.filter_points(mapper_options(part, FILTER_ERROR))
     finally:
         mapper.end_reconstruction(False)
-    return _mapped(part, model, how, guessed)
+    return judged(part, model, how, guessed)
 
 
 def _adjusted(part: Part, model: pycolmap.Reconstruction, tolerance: float = ROUGH) -> bool:
@@ -239,7 +239,8 @@ def _shares(model: pycolmap.Reconstruction, part: Part) -> dict[int, float]:
     }
 
 
-def _mapped(part: Part, model: pycolmap.Reconstruction, how: How, guessed: frozenset[int]) -> Mapped | None:
+def judged(part: Part, model: pycolmap.Reconstruction, how: How, guessed: frozenset[int]) -> Mapped | None:
+    """A model with how well it explains the matches; None where fewer than two views are registered."""
     views = tuple(sorted(image - 1 for image in model.reg_image_ids()))
     if len(views) < 2:
         return None
@@ -296,7 +297,7 @@ def mapper_options(part: Part, limit: float) -> pycolmap.IncrementalMapperOption
     settings.abs_pose_max_error *= resolution
     settings.filter_max_reproj_error = limit * resolution
     settings.constant_cameras = set(part.database.lenses.fixed)
-    settings.num_threads, settings.random_seed = part.options.thread_count, part.options.seed
+    settings.num_threads, settings.random_seed = part.options.mapping_threads, part.options.seed
     return settings
 
 
