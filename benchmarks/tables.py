@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pair_inference
 import pairs_accuracy
+import refinement
 from model_card import tables as card_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,8 @@ def main() -> None:
         ("pairs_accuracy", pairs_accuracy.tables),
     ):
         insert(ROOT / "docs" / "dust3r.md", name, tables(json.loads((RESULTS / f"{name}.json").read_text())))
+    refined = json.loads((RESULTS / "refinement.json").read_text())
+    insert(ROOT / "docs" / "refinement.md", "refinement", refinement.tables(refined))
 
 
 def insert(path: Path, name: str, text: str) -> None:

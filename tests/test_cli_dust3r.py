@@ -56,7 +56,8 @@ def fast3r_model(tmp_path_factory) -> Path:
 
 def reconstruct(photos: Path, model: Path, out: Path, *options: str) -> dict:
     """Figures of a run that has to succeed."""
-    arguments = ["reconstruct", str(photos), "-o", str(out), "-m", str(model), "--json", "--device", "cpu", *options]
+    arguments = ["reconstruct", str(photos), "-o", str(out), "-m", str(model), "--json", "--device", "cpu"]
+    arguments += ["--refine", "off", *options]
     result = run.invoke(cli.app, arguments)
     assert result.exit_code == 0, (result.output, result.exception)
     return json.loads(result.stdout)
