@@ -28,7 +28,6 @@ from manyview.evaluation.folders import Frame, read_folder
 from manyview.evaluation.held_out import SceneErrors, Truth, compare_with_truth, photograph_world
 from manyview.evaluation.poses import evaluate_poses
 from manyview.files import write_json
-from manyview.geometry import fit_similarity
 from manyview.methods.model import Model, versions
 from manyview.refine.colmap_log import quiet_colmap
 from manyview.refine.densify import DensifyOptions
@@ -42,6 +41,7 @@ from model_card import REAL_SCENES, ROOT, ProgressLine, finite, hardware, markdo
 
 PHOTOGRAPHS = ("fountain-p11", "box-rgbd")
 STEPS = (1, 2, 3, 4)
+ORDINALS = {2: "2nd", 3: "3rd", 4: "4th"}
 WORLD_SIZE = (480, 640)
 WORSE = 0.02  # of mAA(30): from that on a scene counts as made worse
 
@@ -214,28 +214,19 @@ def plain_colmap(paths: Sequence[Path], threads: int) -> tuple[list[np.ndarray |
 def beyond(refined: RefinedScene, plain: Sequence[np.ndarray | None], truth: Truth) -> list[dict[str, Any]]:
     """The views that COLMAP has no camera for: where ours is from, and how wrong it is.
 
-    Errors are against the truth after a similarity over all of our cameras: degrees, and distance as a share of the
-    cameras' extent.
+    Errors are medians over the other registered views of the relative rotation and of the direction between the two
+    centres, in degrees. (With two or three cameras a similarity over their centres would say little.)
     """
-    missing = [index for index, camera in enumerate(plain) if camera is None]
-    cameras = refined.scene.world_from_camera
-    known = np.flatnonzero(np.isfinite(cameras).all(axis=(1, 2)))
-    if not missing or len(known) < 3:
-        return [{"name": refined.scene.views[index].name, "registered": "no"} for index in missing]
-    true = np.array(true_cameras(truth))
-    fitted = fit_similarity(cameras[known, :3, 3], true[known, :3, 3])
-    extent = float(np.linalg.norm(true[:, :3, 3] - true[:, :3, 3].mean(axis=0), axis=1).max())
+    true, cameras = true_cameras(truth), refined.scene.world_from_camera
     rows = []
-    for index in missing:
-        row: dict[str, Any] = {
-            "name": refined.scene.views[index].name,
-            "registered": refined.cameras.views[index].registered,
-        }
-        if index in known:
-            placed = fitted.apply_to_camera(cameras[index])
-            cosine = (np.trace(placed[:3, :3].T @ true[index, :3, :3]) - 1) / 2
-            row["rotation_error"] = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-            row["place_error"] = float(np.linalg.norm(placed[:3, 3] - true[index, :3, 3])) / extent
+    for index in [index for index, camera in enumerate(plain) if camera is None]:
+        view = refined.cameras.views[index]
+        others = [other for other in refined.cameras.registered if other != index]
+        row: dict[str, Any] = {"name": refined.scene.views[index].name, "registered": view.registered}
+        pairs = [evaluate_poses(cameras[[index, other]], [true[index], true[other]]) for other in others]
+        if pairs and np.isfinite(cameras[index]).all():
+            row["rotation_error"] = float(np.median([pair.median_rotation_error for pair in pairs]))
+            row["direction_error"] = float(np.median([pair.median_translation_error for pair in pairs]))
         rows.append(row)
     return rows
 
@@ -308,7 +299,7 @@ def tidy(row: Any) -> Any:
 def tables(record: dict[str, Any]) -> str:
     parts = []
     if record["photographs"]:
-        parts += [photograph_table(record), dense_table(record)]
+        parts += [photograph_table(record), beyond_table(record), dense_table(record)]
     if record["worlds"]:
         parts.append(world_table(record))
     return "\n\n".join(parts)
@@ -329,10 +320,9 @@ def photograph_table(record: dict[str, Any]) -> str:
     )
     rows = []
     for row in record["photographs"]:
-        every = "all" if row["step"] == 1 else f"every {row['step']}., from {row['first'] + 1}"
         rows.append(
             {
-                "photos": f"{row['scene']}, {every}",
+                "photos": set_name(row),
                 "views": row["views"],
                 "colmap_registered": row["colmap"]["registered"],
                 "colmap_maa": row["colmap"]["maa30"],
@@ -345,6 +335,31 @@ def photograph_table(record: dict[str, Any]) -> str:
             }
         )
     return markdown(columns, rows)
+
+
+def beyond_table(record: dict[str, Any]) -> str:
+    """Every view that COLMAP has no camera for."""
+    how = {"matches": "by its matches", "guess": "from the network's camera", "no": "not: the network's camera, moved"}
+    rows = []
+    for row in record["photographs"]:
+        for extra in row["beyond_colmap"]:
+            unknown = {"rotation_error": None, "direction_error": None}
+            rows.append({"photos": set_name(row), **unknown, **extra, "registered": how[extra["registered"]]})
+    if not rows:
+        return "COLMAP found all cameras of all sets."
+    columns = (
+        ("photos", "photos", "s"),
+        ("name", "without a camera in COLMAP", "s"),
+        ("registered", "here: registered", "s"),
+        ("rotation_error", "rotation", "°"),
+        ("direction_error", "direction", "°"),
+    )
+    return markdown(columns, rows)
+
+
+def set_name(row: dict[str, Any]) -> str:
+    which = "all" if row["step"] == 1 else f"every {ORDINALS[row['step']]}, from {row['first'] + 1}"
+    return f"{row['scene']}, {which}"
 
 
 def dense_table(record: dict[str, Any]) -> str:
@@ -363,7 +378,8 @@ def dense_table(record: dict[str, Any]) -> str:
             continue
         empty = {"points": "", "between": "", "seconds": ""}
         for what in ("network", "refined"):
-            rows.append({"what": f"{row['scene']}, {what}", **row[what], **empty})
+            if row[what]["abs_rel"] is not None:  # there is a sensor to compare with
+                rows.append({"what": f"{row['scene']}, {what}", **row[what], **empty})
         dense = row["dense"]
         between = "–" if dense["between_views_pixels"] is None else f"{dense['between_views_pixels']:.2f}"
         found = {"points": f"{dense['points']:,}", "between": between, "seconds": f"{dense['seconds']:.0f}"}

@@ -12,7 +12,7 @@ import numpy as np
 
 from manyview.geometry import Camera, Similarity, invert_rigid
 from manyview.refine.agreement import share_explained
-from manyview.refine.bundle import FINE, Anchors, adjust
+from manyview.refine.bundle import ROUGH, Anchors, adjust
 from manyview.refine.matching import VerifiedPair, connected, image_name
 from manyview.refine.settling import (
     FILTER_ERROR,
@@ -94,7 +94,7 @@ def _with_starting_focal(model: Mapped, part: Part) -> Mapped | None:
     for number in changed.cameras:
         changed.camera(number).params = lenses.colmap_camera(number).params.tolist()
     anchors = replace(part.anchors, fixed_lenses=frozenset(lenses.K))
-    if not adjust(changed, part.scaled_options, anchors, tolerance=FINE):
+    if not adjust(changed, part.scaled_options, anchors, tolerance=ROUGH):
         return None
     return judged(part, changed, model.how, model.guessed)
 

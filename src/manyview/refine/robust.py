@@ -21,7 +21,7 @@ def spread(residuals: np.ndarray, weight: np.ndarray | None = None) -> float:
 
 
 def robust_solve(
-    rows: np.ndarray, target: np.ndarray, weight: np.ndarray, *, penalty: np.ndarray | None = None, steps: int = 12
+    rows: np.ndarray, target: np.ndarray, weight: np.ndarray, *, penalty: np.ndarray | None = None, steps: int = 8
 ) -> np.ndarray:
     """x (K,) for which rows (P, K) @ x is nearest to target (P,).
 
@@ -34,8 +34,9 @@ def robust_solve(
     current = weight
     solution = np.zeros(rows.shape[1])
     for step in range(steps):
-        weighted = rows * current[:, None]
-        solution = np.linalg.solve(weighted.T @ rows + ridge * current.sum(), weighted.T @ target)
+        root = np.sqrt(current)
+        weighted = rows * root[:, None]  # a product with its own transpose takes half the time
+        solution = np.linalg.solve(weighted.T @ weighted + ridge * current.sum(), weighted.T @ (root * target))
         current = _reweighted(target - rows @ solution, weight, late=step >= steps // 2)
     return solution
 
