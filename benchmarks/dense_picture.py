@@ -17,10 +17,10 @@ from PIL import Image
 
 import manyview
 from manyview.geometry import Camera
-from manyview.refine.consistency import FusedCloud
 from manyview.refine.densify import DensifyOptions
 from manyview.refine.options import RefineOptions
 from manyview.refine.refine import refine_scene
+from manyview.scene import PointCloud
 
 TURNS = ((0, 0), (35, 0), (-35, 0), (0, -25), (25, -35))  # degrees: to the side, and upwards
 GAP = 8  # pixels
@@ -32,8 +32,7 @@ def main() -> None:
     scene = manyview.reconstruct(options.photos, model=options.model)
     found = refine_scene(scene, RefineOptions(), densify=DensifyOptions())
     print(found.words)
-    assert found.dense is not None
-    cloud = found.dense.cloud
+    cloud = found.scene.point_cloud(percentile=0)
     print(f"{len(cloud):,} points")
     view = found.scene.views[len(found.scene.views) // 2]
     assert view.camera is not None and view.source is not None
@@ -65,7 +64,7 @@ def turned(camera: Camera, middle: np.ndarray, sideways: float, up: float) -> Ca
     )
 
 
-def drawn(cloud: FusedCloud, camera: Camera) -> np.ndarray:
+def drawn(cloud: PointCloud, camera: Camera) -> np.ndarray:
     """(H, W, 3) uint8: the points, near ones over far ones."""
     canvas = np.full((camera.height, camera.width, 3), 255, np.uint8)
     pixels, depth = camera.project(cloud.points.astype(np.float64))

@@ -396,6 +396,16 @@ def test_importing_the_package_is_cheap():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("order", ["manyview, pycolmap", "pycolmap, manyview"])
+def test_pictures_can_be_written_beside_pycolmap_or_a_warning_says_why_not(order: str, tmp_path: Path):
+    save = f"import {order}; from PIL import Image; Image.new('RGB', (9, 9)).save({str(tmp_path / 'a.png')!r})"
+    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
+    if order.startswith("manyview"):
+        assert done.returncode == 0 and (tmp_path / "a.png").is_file()
+    else:
+        assert "Import manyview (or PIL.Image) before pycolmap" in done.stderr
+
+
 def test_the_public_names_exist():
     assert {"reconstruct", "load", "Scene", "Model", "ManyviewError"} <= set(manyview.__all__)
     for name in manyview.__all__:

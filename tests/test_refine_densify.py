@@ -289,6 +289,26 @@ def test_a_scene_gets_depth_at_the_size_of_its_photos(photos: list[Photo], tmp_p
     assert scene.views[0].size == (36, 48)  # the one that was given has not changed
 
 
+def test_the_points_of_a_densified_scene_are_the_fused_ones(photos: list[Photo], tmp_path: Path) -> None:
+    away = photograph(camera_at((0, 0, 0), turn=np.pi), [Surface(normal=(0, 0, -1.0), distance=3.0)])
+    scene = densify_scene(scene_of([away, *photos], tmp_path), OPTIONS).scene
+    cloud = scene.point_cloud(percentile=0)
+    assert scene.fused is not None and len(cloud) == len(scene.fused)
+    assert len(cloud) < 0.5 * sum(view.valid.sum() for view in scene.views[1:])  # each surface once, not once a view
+    assert set(cloud.view.tolist()) <= set(range(1, 6))  # numbers of the scene's views, not of those that were searched
+    for index in range(1, 6):
+        own = cloud.view == index
+        x, y = cloud.pixel[own].T
+        np.testing.assert_allclose(cloud.points[own], scene.views[index].points[y, x], rtol=0.01, atol=0.01)
+        np.testing.assert_array_equal(cloud.confidence[own], scene.views[index].confidence[y, x])
+
+
+def test_a_scene_that_nothing_confirms_keeps_the_points_of_its_depth_maps(photos: list[Photo], tmp_path: Path) -> None:
+    scene = scene_of(photos[:2], tmp_path)
+    scene = densify_scene(scene, replace(OPTIONS, least_patch=10_000)).scene
+    assert scene.fused is None and len(scene.point_cloud()) > 0
+
+
 def test_views_that_cannot_be_compared_keep_what_they_had(photos: list[Photo], tmp_path: Path) -> None:
     away = photograph(camera_at((0, 0, 0), turn=np.pi), [Surface(normal=(0, 0, -1.0), distance=3.0)])
     scene = scene_of([*photos[:3], away, photos[3]], tmp_path)

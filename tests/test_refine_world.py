@@ -152,6 +152,7 @@ def test_every_field_of_a_scene_is_known_to_move_or_not() -> None:
         "metric",
         "world",
         "sparse",
+        "fused",
     }
 
 
@@ -334,6 +335,37 @@ def test_the_ground_is_the_lowest_large_plane_with_noise_and_outliers() -> None:
     assert np.degrees(np.arccos(plane.normal @ UP)) < 0.5
     assert plane.heights(np.zeros(3)) == pytest.approx(EYES, rel=0.02)
     assert 0.1 < plane.share < 0.8 and plane.residual < 0.05
+
+
+def test_a_plane_that_the_cameras_stand_askew_on_is_not_taken_for_the_ground() -> None:
+    """All photos turned sideways by 30 degrees: then the floor is as askew as a slanted roof is for upright photos."""
+    angle = np.radians(30)
+    roll = np.eye(4)
+    roll[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    scene = room(8)
+    cameras = [view.camera for view in scene.views]
+    turned = [
+        replace(view, camera=replace(camera, world_from_camera=camera.world_from_camera @ roll))
+        for view, camera in zip(scene.views, cameras, strict=True)
+        if camera is not None
+    ]
+    fit_ground_plane(scene)
+    with pytest.raises(InputError, match="no ground was found"):
+        fit_ground_plane(replace(scene, views=tuple(turned)))
+
+
+def test_cameras_at_very_different_heights_call_the_ground_into_question() -> None:
+    scene = room(8)
+    plane = fit_ground_plane(scene)
+    assert up_from_ground(scene).warnings == ()
+    first = scene.views[0].camera
+    assert first is not None
+    raised = first.world_from_camera.copy()
+    raised[:3, 3] += plane.normal * plane.heights(first.centre)  # twice as high as the others
+    scene = with_view(scene, 0, camera=replace(first, world_from_camera=raised))
+    change = scale_from_camera_height(scene, 1.6, plane=plane)
+    assert "differ by 100%" in change.warnings[0]
+    assert change.warnings[0] in change.apply_to(scene).warnings
 
 
 # ------------------------------------------------------------------ GPS

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
+import trimesh
 from PIL import Image
 
 from manyview.errors import ExportError, InputError
 from manyview.files import read_json
 from manyview.geometry import Similarity
 from manyview.refine.world import apply
-from manyview.scene import ExportOptions, Scene, SparsePoints
+from manyview.scene import ExportOptions, FusedPoints, Scene, SparsePoints
 from scenes import synthetic_scene, with_sparse_points
 
 
@@ -41,7 +42,7 @@ def test_a_scene_without_them_has_none_after_reading(scene: Scene, tmp_path: Pat
 def test_numbers_that_are_not_finite_are_not_written(scene: Scene, tmp_path: Path) -> None:
     assert scene.sparse is not None
     broken = replace(scene, sparse=replace(scene.sparse, depth=scene.sparse.depth * np.nan))
-    with pytest.raises(ExportError, match="sparse depth"):
+    with pytest.raises(ExportError, match=r"sparse\.depth"):
         broken.save(tmp_path / "out")
 
 
@@ -134,3 +135,56 @@ def test_every_field_has_one_row_for_each_point_or_each_observation(scene: Scene
     lengths = {field.name: len(getattr(scene.sparse, field.name)) for field in fields(SparsePoints)}
     assert len({lengths[name] for name in ("points", "colours", "errors", "group")}) == 1
     assert len({lengths[name] for name in ("view", "point", "pixels", "depth")}) == 1
+
+
+# ------------------------------------------------------------------ fused points
+def fused_of(scene: Scene) -> FusedPoints:
+    """Every seventh point of the scene's depth maps, as if two views had confirmed it."""
+    cloud = scene.point_cloud(percentile=0)
+    arrays = {f.name: getattr(cloud, f.name)[::7] for f in fields(cloud)}
+    return FusedPoints(**arrays, view_counts=np.full(len(arrays["view"]), 2, dtype=np.int32))
+
+
+def test_fused_points_are_saved_and_read_to_the_last_bit(scene: Scene, tmp_path: Path) -> None:
+    scene = replace(scene, fused=fused_of(scene))
+    scene.save(tmp_path / "out")
+    found = Scene.load(tmp_path / "out")
+    assert found.equals(scene) and isinstance(found.fused, FusedPoints)
+    assert read_json(tmp_path / "out" / "scene.json")["fused_points"] == len(found.fused)
+
+
+def test_the_point_cloud_and_its_exports_are_the_fused_points_where_there_are_any(scene: Scene, tmp_path: Path) -> None:
+    fused = fused_of(scene)
+    scene = replace(scene, fused=fused)
+    cloud = scene.point_cloud(percentile=0)
+    np.testing.assert_array_equal(cloud.points, fused.points)
+    np.testing.assert_array_equal(scene.point_cloud(percentile=0, views=[1]).points, fused.points[fused.view == 1])
+    half = scene.point_cloud(percentile=50)
+    assert 0.3 * len(fused) < len(half) < 0.7 * len(fused)
+    assert len(scene.point_cloud(percentile=0, max_points=40)) == 40
+    scene.export(tmp_path / "out", ["ply"], options=ExportOptions(percentile=0))
+    found = trimesh.load(tmp_path / "out" / "points.ply")
+    assert isinstance(found, trimesh.PointCloud)
+    np.testing.assert_allclose(np.asarray(found.vertices), fused.points, atol=1e-6)
+
+
+def test_fused_points_of_views_whose_camera_is_doubtful_are_left_out(scene: Scene) -> None:
+    doubtful = replace(scene.views[1], status="low_confidence")
+    scene = replace(scene, fused=fused_of(scene), views=(scene.views[0], doubtful, *scene.views[2:]))
+    assert 1 not in scene.point_cloud(percentile=0).view
+    assert 1 in scene.point_cloud(percentile=0, include_low_confidence=True).view
+
+
+def test_fused_points_move_with_the_world_and_belong_to_its_group(scene: Scene) -> None:
+    scene = replace(scene, fused=fused_of(scene))
+    similarity = Similarity(scale=3.0, rotation=np.diag([-1.0, -1, 1]), translation=np.array([0.0, 1, 0]))
+    moved = apply(scene, similarity, metric=True, world="gravity up")
+    assert moved.fused is not None and scene.fused is not None
+    np.testing.assert_allclose(moved.fused.points, similarity.apply(scene.fused.points), rtol=1e-5, atol=1e-5)
+    first = scene.views[0]
+    alone = replace(first, group=1, group_camera=first.camera, camera=None, status="other_group")
+    linked = replace(scene, views=(alone, *scene.views[1:])).group(0)
+    assert linked.fused is not None
+    kept = scene.fused.view > 0
+    np.testing.assert_array_equal(linked.fused.points, scene.fused.points[kept])
+    np.testing.assert_array_equal(linked.fused.view, scene.fused.view[kept] - 1)

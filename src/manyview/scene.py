@@ -15,11 +15,12 @@ import numpy as np
 from manyview.errors import ExportError, InputError
 from manyview.files import staged
 from manyview.geometry.cameras import Camera
-from manyview.scene_points import PointCloud, SparsePoints, gather_points
+from manyview.scene_points import FusedPoints, PointCloud, SparsePoints, gather_points
 
 __all__ = [
     "EXPORTERS",
     "ExportOptions",
+    "FusedPoints",
     "PointCloud",
     "Provenance",
     "Scene",
@@ -184,6 +185,7 @@ class Scene:
         world: the first camera's frame; that of the cameras that the user gave; or an upright one with y down, in which
             z is where the first camera looks along the ground ("gravity up"), or north ("east down north").
         sparse: points triangulated from matches between the photos, if there are any.
+        fused: points of dense depth that several views confirm, each there once; then `point_cloud` is made of them.
     """
 
     views: Sequence[SceneView]
@@ -193,6 +195,7 @@ class Scene:
     metric: bool = False
     world: World = "first camera"
     sparse: SparsePoints | None = None
+    fused: FusedPoints | None = None
 
     @property
     def units(self) -> str:
@@ -248,9 +251,10 @@ class Scene:
         indices = [number for number, view in enumerate(self.views) if view.group == index]
         own = [_in_own_group(self.views[number]) for number in indices]
         sparse = None if self.sparse is None else self.sparse.of_group(index, indices)
+        fused = None if self.fused is None else self.fused.of_views(indices)
         if index == 0:
-            return replace(self, views=own, sparse=sparse)
-        return replace(self, views=own, sparse=sparse, world="first camera", metric=False)
+            return replace(self, views=own, sparse=sparse, fused=fused)
+        return replace(self, views=own, sparse=sparse, fused=None, world="first camera", metric=False)
 
     def equals(self, other: Scene) -> bool:
         """Whether everything but the timings is the same, arrays to the last bit."""
@@ -266,7 +270,7 @@ class Scene:
         seed: int = 0,
         views: Sequence[int] | None = None,
     ) -> PointCloud:
-        """The valid points of the views in use, by view and then row by row.
+        """The valid points of the views in use, by view and then row by row; the `fused` ones where there are any.
 
         Args:
             percentile, min_confidence, include_low_confidence, max_points, seed: as in `ExportOptions`. The draw is
@@ -279,6 +283,7 @@ class Scene:
         return gather_points(
             self.views,
             chosen,
+            fused=self.fused,
             percentile=percentile,
             min_confidence=min_confidence,
             max_points=max_points,
@@ -403,6 +408,6 @@ def _same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, (Scene, SceneView, Camera, Provenance, SparsePoints)) and type(a) is type(b):
+    if isinstance(a, (Scene, SceneView, Camera, Provenance, PointCloud, SparsePoints)) and type(a) is type(b):
         return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
     return a == b

@@ -13,14 +13,14 @@ import numpy as np
 from manyview.errors import ExportError, InputError
 from manyview.files import read_json, write_json
 from manyview.geometry.cameras import Camera
-from manyview.scene import Provenance, Scene, SceneView, SparsePoints
+from manyview.scene import FusedPoints, Provenance, Scene, SceneView, SparsePoints
 
 FORMAT_VERSION = 1
 SCENE_JSON = "scene.json"
 SCENE_ARRAYS = "scene.safetensors"
 TIMINGS = "timings.json"  # apart, so that equal inputs, seeds and versions give equal bytes in all other files
 ARRAYS = ("depth", "points", "confidence", "valid", "image")
-SPARSE = "sparse"  # and a dot: before the names of what sparse points consist of
+POINTS = {"sparse": SparsePoints, "fused": FusedPoints}  # each array of them is named after both: "sparse.points"
 WORDS = ("name", "source", "status", "status_reason", "upright_in_file", "timestamp", "masked_pixels")
 
 
@@ -37,10 +37,7 @@ def write_scene(scene: Scene, folder: Path) -> list[Path]:
         for index, view in enumerate(scene.views)
         for name in ARRAYS
     }
-    if scene.sparse is not None:
-        arrays |= {
-            f"{SPARSE}.{f.name}": np.ascontiguousarray(getattr(scene.sparse, f.name)) for f in fields(SparsePoints)
-        }
+    arrays |= {name: np.ascontiguousarray(array) for name, array in _point_arrays(scene).items()}
     save_file(arrays, arrays_path, metadata={"manyview": note})
     write_json(json_path, _describe(scene, _digest(arrays_path)))
     write_json(folder / TIMINGS, {"seconds": scene.provenance.seconds})
@@ -70,9 +67,9 @@ def read_scene(folder: Path) -> Scene:
 def verify(scene: Scene) -> None:
     """Raise ExportError if a number is not finite or an array has the wrong shape: such a scene is not written."""
     problems = [f"{view.name}: {problem}" for view in scene.views for problem in _problems(view)]
-    if scene.sparse is not None:
-        arrays = {f.name: getattr(scene.sparse, f.name) for f in fields(SparsePoints)}
-        problems += [f"sparse {name} are not finite" for name, array in arrays.items() if not np.isfinite(array).all()]
+    problems += [
+        f"{name} is not finite" for name, array in _point_arrays(scene).items() if not np.isfinite(array).all()
+    ]
     if problems:
         raise ExportError(
             f"the scene cannot be written: {'; '.join(problems[:5])}",
@@ -104,7 +101,7 @@ def _describe(scene: Scene, digest: str) -> dict[str, Any]:
         "metric": scene.metric,
         "world": scene.world,
         "arrays": {"file": SCENE_ARRAYS, "sha256": digest},
-        "sparse_points": None if scene.sparse is None else len(scene.sparse),
+        **{f"{kind}_points": None if (found := getattr(scene, kind)) is None else len(found) for kind in POINTS},
         "provenance": {key: value for key, value in asdict(scene.provenance).items() if key != "seconds"},
         "warnings": list(scene.warnings),
         "skipped": [{"name": name, "reason": reason} for name, reason in scene.skipped],
@@ -155,12 +152,18 @@ def _scene(described: dict[str, Any], arrays: dict[str, np.ndarray], seconds: di
         warnings=tuple(described["warnings"]),
         metric=described["metric"],
         world=described.get("world", "first camera"),  # files of the first version do not say
-        sparse=None if described.get("sparse_points") is None else _sparse(arrays),
+        **{kind: _points(kind, arrays) for kind in POINTS if described.get(f"{kind}_points") is not None},
     )
 
 
-def _sparse(arrays: dict[str, np.ndarray]) -> SparsePoints:
-    return SparsePoints(**{f.name: arrays[f"{SPARSE}.{f.name}"] for f in fields(SparsePoints)})
+def _point_arrays(scene: Scene) -> dict[str, np.ndarray]:
+    """What the scene's points consist of, by the names that they have on disk."""
+    there = [kind for kind in POINTS if getattr(scene, kind) is not None]
+    return {f"{kind}.{f.name}": getattr(getattr(scene, kind), f.name) for kind in there for f in fields(POINTS[kind])}
+
+
+def _points(kind: str, arrays: dict[str, np.ndarray]) -> Any:
+    return POINTS[kind](**{f.name: arrays[f"{kind}.{f.name}"] for f in fields(POINTS[kind])})
 
 
 def _view(described: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> SceneView:

@@ -1,9 +1,9 @@
-"""The points of a scene: `PointCloud`, those of depth maps, and `SparsePoints`, those that photos were matched by."""
+"""The points of a scene: of depth maps (`PointCloud`, `FusedPoints`) and of matches between photos (`SparsePoints`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,27 @@ class PointCloud:
 
     def __len__(self) -> int:
         return len(self.points)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FusedPoints(PointCloud):
+    """Points that several views confirm, each there once, by view and then row by row.
+
+    Attributes (beside those of `PointCloud`, whose `view` and `pixel` name one view that saw the point):
+        view_counts: (P,) int32, how many views saw it, the first one counted.
+    """
+
+    view_counts: np.ndarray
+
+    def rows(self, kept: np.ndarray | slice) -> FusedPoints:
+        """Some of the points: by index or mask."""
+        return FusedPoints(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
+
+    def of_views(self, views: Sequence[int]) -> FusedPoints:
+        """The points of some views, for a scene of these alone (indices)."""
+        number = {view: place for place, view in enumerate(views)}
+        own = self.rows(np.isin(self.view, list(number)))
+        return replace(own, view=np.array([number[view] for view in own.view.tolist()], dtype=np.int32))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +114,7 @@ def gather_points(
     views: Sequence[SceneView],
     wanted: Sequence[int],
     *,
+    fused: FusedPoints | None = None,
     percentile: float,
     min_confidence: float | None,
     max_points: int | None,
@@ -104,7 +126,9 @@ def gather_points(
             f"got percentile {percentile} and max_points {max_points}",
             hint="Give a percentile from 0 to 100, and a number of points or None.",
         )
-    kept = [_confident(views[index], percentile, min_confidence) for index in wanted]
+    if fused is not None:
+        return _fused_points(fused, wanted, percentile, min_confidence, max_points, seed)
+    kept = [_confident(views[index].confidence, views[index].valid, percentile, min_confidence) for index in wanted]
     drawn = _draw([len(pixels) for pixels in kept], max_points, seed)
     parts = [
         _gather(views[index], index, pixels[rows]) for index, pixels, rows in zip(wanted, kept, drawn, strict=True)
@@ -112,14 +136,30 @@ def gather_points(
     return _join(parts)
 
 
-def _confident(view: SceneView, percentile: float, min_confidence: float | None) -> np.ndarray:
-    """Flat indices of the pixels to keep."""
-    if not view.valid.any():
+def _fused_points(
+    fused: FusedPoints,
+    wanted: Sequence[int],
+    percentile: float,
+    min_confidence: float | None,
+    max_points: int | None,
+    seed: int,
+) -> FusedPoints:
+    kept = [_confident(fused.confidence, fused.view == index, percentile, min_confidence) for index in wanted]
+    drawn = _draw([len(rows) for rows in kept], max_points, seed)
+    chosen = [rows[some] for rows, some in zip(kept, drawn, strict=True)]
+    return fused.rows(np.concatenate([np.zeros(0, dtype=np.int64), *chosen]))
+
+
+def _confident(
+    confidence: np.ndarray, valid: np.ndarray, percentile: float, min_confidence: float | None
+) -> np.ndarray:
+    """Flat indices of what is valid and at least as sure as the percentile of what is."""
+    if not valid.any():
         return np.zeros(0, dtype=np.int64)
-    threshold = np.percentile(view.confidence[view.valid], percentile)
+    threshold = np.percentile(confidence[valid], percentile)
     if min_confidence is not None:
         threshold = max(threshold, min_confidence)
-    return np.flatnonzero(view.valid & (view.confidence >= threshold))
+    return np.flatnonzero(valid & (confidence >= threshold))
 
 
 def _draw(counts: list[int], most: int | None, seed: int) -> list[np.ndarray | slice]:

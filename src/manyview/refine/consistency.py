@@ -17,7 +17,7 @@ import torch
 from manyview.errors import InputError
 from manyview.geometry import Camera, pixel_grid
 from manyview.refine.plane_sweep import sample
-from manyview.scene_points import PointCloud
+from manyview.scene_points import FusedPoints
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,17 +176,6 @@ def without_speckles(view: DepthView, confirmed: Tensor, tolerance: Tolerance, *
 
 
 # ------------------------------------------------------------------ the cloud
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FusedCloud(PointCloud):
-    """Points that several views confirm; each is the mean of what they say.
-
-    Attributes (beside those of `PointCloud`, whose `view` and `pixel` name one view that saw the point):
-        view_counts: (P,) int32, how many views saw it, the first one counted.
-    """
-
-    view_counts: np.ndarray
-
-
 def fuse(
     views: Sequence[DepthView],
     images: Sequence[np.ndarray],
@@ -194,7 +183,7 @@ def fuse(
     *,
     min_views: int = 2,
     tolerance: Tolerance = Tolerance(),
-) -> FusedCloud:
+) -> FusedPoints:
     """One cloud of all depth maps, without the repetition of what several views saw.
 
     Views are gone through in order. A pixel that at least `min_views` other views confirm becomes a point: the mean
@@ -230,7 +219,7 @@ def fuse(
         for other, comparison in comparisons.items():
             _use_up(used[other], comparison, taken)
         parts.append(_points(index, view, depth / (count + 1), colour / (count + 1), count + 1, taken))
-    return FusedCloud(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return FusedPoints(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def needed(min_views: int, others: Sequence[int]) -> int:
@@ -256,7 +245,7 @@ def _use_up(used: Tensor, comparison: Comparison, taken: Tensor) -> None:
 def _points(
     index: int, view: DepthView, depth: Tensor, colour: Tensor, count: Tensor, taken: Tensor
 ) -> dict[str, np.ndarray]:
-    """The fields of a `FusedCloud` for the pixels (H, W) of one view that are taken."""
+    """The fields of a `FusedPoints` for the pixels (H, W) of one view that are taken."""
     row, column = np.nonzero(taken.cpu().numpy())
     pixel = np.stack([column, row], axis=-1)
     points = view.camera.unproject(pixel.astype(np.float64), depth.cpu().double().numpy()[row, column])

@@ -22,7 +22,6 @@ from manyview.geometry import Camera, pixel_grid
 from manyview.images import Progress
 from manyview.refine.consistency import (
     DepthView,
-    FusedCloud,
     Tolerance,
     check_consistency,
     fuse,
@@ -31,6 +30,7 @@ from manyview.refine.consistency import (
 )
 from manyview.refine.neighbours import choose_neighbours
 from manyview.refine.plane_sweep import Sweep, Transfer, semi_global, step_for, sweep_scores, winner
+from manyview.scene_points import FusedPoints
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +161,7 @@ class Densified:
     """
 
     views: tuple[DenseView, ...]
-    cloud: FusedCloud
+    cloud: FusedPoints
     warnings: tuple[str, ...]
 
 

@@ -14,8 +14,10 @@ _SAMPLES = 600
 _PLANES = 4  # that are looked for, so that a table does not pass for the floor
 _SHARE_OF_DISTANCE = 0.01  # a point this share of the usual distance off a plane is still on it
 _STEEPEST = np.cos(np.radians(45))  # of planes against the cameras' mean up
-_LEAST_SHARE, _LEAST_OF_BEST = 0.05, 0.2  # of all points, and of those of the best plane
+_TILTED = np.sin(np.radians(12))  # of the cameras' x axes against planes: photos are not turned sideways by more
+_LEAST_SHARE, _LEAST_OF_BEST = 0.1, 0.2  # of all points, and of those of the best plane
 _LOWER = 1.1  # ratio of heights from which a plane is another one, further down
+_SURE_HEIGHTS = 0.5  # share of their median by which cameras' heights above the ground usually differ at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,15 +40,25 @@ class GroundPlane:
         """Points (..., 3) -> (...) distances above the ground, negative below it."""
         return points @ self.normal + self.offset
 
+    def doubts(self, scene: Scene) -> tuple[str, ...]:
+        """What speaks against this plane being the ground on which all the cameras stand."""
+        heights = self.heights(np.array([view.camera.centre for view in scene.views if view.camera is not None]))
+        differ = float(np.ptp(heights) / np.median(heights))
+        if differ <= _SURE_HEIGHTS:
+            return ()
+        told = f"the cameras' heights above the plane that was taken for the ground differ by {differ:.0%}"
+        return (f"{told}: check that it is the ground",)
+
     @property
     def words(self) -> str:
         return f"{self.share:.0%} of the points lie on it, with a root mean square distance of {self.residual:.3g}"
 
 
 def fit_ground_plane(scene: Scene, *, seed: int = 0) -> GroundPlane:
-    """The lowest of the large planes below the cameras that are within 45 degrees of level.
+    """The lowest of the large planes below the cameras that are about level.
 
-    Before up is known, level is taken from the cameras' mean up: at least roughly, the photos are upright.
+    Before up is known, level is taken from the cameras, since photos are upright, at least roughly: within 45 degrees
+    of their mean up, as they may look up or down, and within 12 degrees of most of their x axes.
 
     Raises:
         InputError: there are no cameras or points, or no such plane.
@@ -58,10 +70,14 @@ def fit_ground_plane(scene: Scene, *, seed: int = 0) -> GroundPlane:
     if len(points) < 3:
         raise InputError(f"the scene has {len(points)} points, too few for a ground plane", hint=hint)
     tolerance = _SHARE_OF_DISTANCE * float(np.median(np.linalg.norm(points - centres.mean(axis=0), axis=1)))
-    planes = _planes(points, up, tolerance, np.random.default_rng(seed))
+    across = np.array([view.camera.world_from_camera[:3, 0] for view in scene.views if view.camera is not None])
+    planes = _planes(points, _Level(up, across), tolerance, np.random.default_rng(seed))
     planes = [plane for plane in planes if np.median(plane.heights(centres)) > 5 * tolerance]
     if not planes:
-        raise InputError("no ground plane was found below the cameras", hint=hint)
+        raise InputError(
+            f"no plane below the cameras is level and has {_LEAST_SHARE:.0%} of the points: no ground was found",
+            hint=hint,
+        )
     ground = planes[0]
     for plane in planes[1:]:
         enough = plane.share > _LEAST_OF_BEST * planes[0].share
@@ -83,16 +99,29 @@ def mean_up(scene: Scene) -> np.ndarray:
     return total / np.linalg.norm(total)
 
 
-def _planes(points: np.ndarray, up: np.ndarray, tolerance: float, generator: np.random.Generator) -> list[GroundPlane]:
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """What the cameras say of level: their mean up (3,), and their x axes (N, 3)."""
+
+    up: np.ndarray
+    across: np.ndarray
+
+    def allows(self, normals: np.ndarray) -> np.ndarray:
+        """Unit normals (P, 3) -> (P,) whether their planes may be level."""
+        tilted = np.median(np.abs(normals @ self.across.T), axis=1)
+        return (np.abs(normals @ self.up) > _STEEPEST) & (tilted < _TILTED)
+
+
+def _planes(points: np.ndarray, level: _Level, tolerance: float, generator: np.random.Generator) -> list[GroundPlane]:
     """Planes with many points, the largest first; the points of one are not looked at for the next."""
     found: list[GroundPlane] = []
     rest = points
     while len(found) < _PLANES and len(rest) >= max(3, _LEAST_SHARE * len(points)):
-        candidate = _largest(rest, up, tolerance, generator)
+        candidate = _largest(rest, level, tolerance, generator)
         if candidate is None:
             break
         plane = _refitted(points, *candidate, tolerance)
-        if plane.share < _LEAST_SHARE or plane.normal @ up < _STEEPEST:
+        if plane.share < _LEAST_SHARE or not level.allows(plane.normal[None])[0]:
             break
         found.append(plane)
         rest = rest[np.abs(plane.heights(rest)) > 2 * tolerance]
@@ -100,17 +129,17 @@ def _planes(points: np.ndarray, up: np.ndarray, tolerance: float, generator: np.
 
 
 def _largest(
-    points: np.ndarray, up: np.ndarray, tolerance: float, generator: np.random.Generator
+    points: np.ndarray, level: _Level, tolerance: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, float] | None:
-    """Normal and offset of the plane through three points that has the most points; None if all are too steep."""
+    """Normal and offset of the plane through three points that has the most points; None if none may be level."""
     a, b, c = points[generator.integers(len(points), size=(3, _SAMPLES))]
     normals = np.cross(b - a, c - a)
     lengths = np.linalg.norm(normals, axis=1)
-    usable = np.abs(normals @ up) > _STEEPEST * np.maximum(lengths, np.finfo(float).tiny)
+    normals /= np.maximum(lengths, np.finfo(float).tiny)[:, None]
+    usable = level.allows(normals)
     if not usable.any():
         return None
-    normals = normals[usable] / lengths[usable, None]
-    normals *= np.sign(normals @ up)[:, None]
+    normals = normals[usable] * np.sign(normals[usable] @ level.up)[:, None]
     offsets = -np.einsum("ij,ij->i", normals, a[usable])
     counts = (np.abs(points @ normals.T + offsets) < tolerance).sum(axis=0)
     best = int(counts.argmax())

@@ -100,7 +100,7 @@ def refine_scene(
         return RefinedScene(scene=_without_dense(kept) if densify else kept, cameras=found)
     seconds: dict[str, float] = {}
     start = time.perf_counter()
-    refined = replace(found.scene, sparse=found.points)
+    refined = replace(found.scene, sparse=found.points, fused=None)
     refined, fits = _fitted(refined, found, photos, overwrite=overwrite)
     seconds["depth"] = round(time.perf_counter() - start, 3)
     dense = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from manyview.refine.densify import (
 )
 from manyview.refine.depth_fit import DepthFit, fit_depth
 from manyview.refine.features import open_photo
-from manyview.scene import Scene, SceneView, SparsePoints
+from manyview.scene import FusedPoints, Scene, SceneView, SparsePoints
 
 
 # ------------------------------------------------------------------ fitted to sparse points
@@ -43,7 +43,7 @@ def refit_scene(scene: Scene, points: SparsePoints) -> tuple[Scene, Mapping[int,
         if (view.camera or view.group_camera) is not None and view.valid.any():
             pixels, depth, _ = points.of_view(index)
             views[index], fits[index] = refit_view(view, pixels, depth)
-    return replace(scene, views=views), fits
+    return replace(scene, views=views, fused=None), fits
 
 
 def refit_view(view: SceneView, pixels: np.ndarray, depth: np.ndarray) -> tuple[SceneView, DepthFit]:
@@ -98,7 +98,8 @@ class DenseScene:
     Attributes:
         scene: each view with a camera in the scene's world has the photo, depth and points of the working size; its
             confidence is 1 plus that of the search times the number of views that confirm the depth, and only confirmed
-            pixels are valid. Views that nothing confirms, and those of other groups, are as they were.
+            pixels are valid. Views that nothing confirms, and those of other groups, are as they were, and have no part
+            in the scene's `fused` points, which are what several views confirm.
         dense: what was found, one entry for each view in `indices`.
         indices: of those views in the scene.
     """
@@ -138,7 +139,25 @@ def densify_scene(
             views[index] = _dense_view(scene.views[index], found, working)
     notes = [working.note for working in opened if working.note]
     warnings = [*scene.warnings, *notes, *dense.warnings]
-    return DenseScene(scene=replace(scene, views=views, warnings=warnings), dense=dense, indices=indices)
+    fused = _fused(dense.cloud, indices, views)
+    found = replace(scene, views=views, warnings=warnings, fused=fused)
+    return DenseScene(scene=found, dense=dense, indices=indices)
+
+
+def _fused(cloud: FusedPoints, indices: Sequence[int], views: Sequence[SceneView]) -> FusedPoints | None:
+    """The cloud with the scene's numbers of views, and the confidence that these have where they saw the points.
+
+    None where nothing was confirmed: the scene has the points of its depth maps then.
+    """
+    if not len(cloud):
+        return None
+    of_scene = replace(cloud, view=np.asarray(indices, dtype=np.int32)[cloud.view])
+    confidence = np.zeros(len(cloud), dtype=np.float32)
+    for index in indices:
+        own = of_scene.view == index
+        x, y = cloud.pixel[own].T
+        confidence[own] = views[index].confidence[y, x]
+    return replace(of_scene, confidence=confidence)
 
 
 @dataclass(frozen=True, eq=False)

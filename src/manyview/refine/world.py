@@ -19,7 +19,7 @@ from manyview.errors import InputError
 from manyview.geometry.cameras import Camera, transform_pixels
 from manyview.geometry.similarity import Similarity
 from manyview.refine.ground import GroundPlane, fit_ground_plane, mean_up
-from manyview.scene import Scene, SceneView, SparsePoints, World
+from manyview.scene import FusedPoints, Scene, SceneView, SparsePoints, World
 
 _SAME_SURFACE = 1.1  # ratio of neighbouring depths up to which they are taken to be on one surface
 _LEVEL = 0.1  # a camera whose axis has a shorter horizontal part looks straight down or up
@@ -50,6 +50,7 @@ class WorldChange:
         metric: whether lengths are metres then; None if that is as it was.
         world: what the new world is; None if that is as it was.
         residual: root mean square of what does not fit, in units of the new world; None where nothing was left over.
+        warnings: what speaks against it.
     """
 
     similarity: Similarity
@@ -57,12 +58,14 @@ class WorldChange:
     metric: bool | None = None
     world: World | None = None
     residual: float | None = None
+    warnings: tuple[str, ...] = ()
 
     def apply_to(self, scene: Scene) -> Scene:
         """The scene in the new world; see `apply`."""
         metric = scene.metric if self.metric is None else self.metric
         world = scene.world if self.world is None else self.world
-        return apply(scene, self.similarity, metric=metric, world=world, words=self.words)
+        moved = apply(scene, self.similarity, metric=metric, world=world, words=self.words)
+        return replace(moved, warnings=(*moved.warnings, *self.warnings))
 
 
 def apply(scene: Scene, similarity: Similarity, *, metric: bool, world: World, words: str = "") -> Scene:
@@ -97,6 +100,7 @@ def apply(scene: Scene, similarity: Similarity, *, metric: bool, world: World, w
         metric=metric,
         world=world,
         sparse=None if scene.sparse is None else _moved_points(scene.sparse, similarity),
+        fused=None if scene.fused is None else _moved_fused(scene.fused, similarity),
         provenance=replace(scene.provenance, changes=changes),
         warnings=(*scene.warnings, *warnings),
     )
@@ -118,6 +122,10 @@ def _moved_points(sparse: SparsePoints, similarity: Similarity) -> SparsePoints:
         points=np.where(own[:, None], similarity.apply(sparse.points), sparse.points),
         depth=np.where(own[sparse.point], sparse.depth * similarity.scale, sparse.depth),
     )
+
+
+def _moved_fused(fused: FusedPoints, similarity: Similarity) -> FusedPoints:
+    return replace(fused, points=similarity.apply(fused.points).astype(np.float32))
 
 
 # ------------------------------------------------------------------ scale
@@ -164,9 +172,8 @@ def scale_from_camera_height(
         raise InputError("there is no view whose height could be measured", hint="Name views that have a camera.")
     heights = plane.heights(np.array([_camera(scene, index).centre for index in used]))
     spread = f", which differs by up to {np.ptp(heights) / np.median(heights):.0%}" if len(heights) > 1 else ""
-    return _scaled(
-        float(np.median(heights)), metres, f"the height of {len(used)} cameras above the ground{spread} ({plane.words})"
-    )
+    what = f"the height of {len(used)} cameras above the ground{spread} ({plane.words})"
+    return replace(_scaled(float(np.median(heights)), metres, what), warnings=plane.doubts(scene))
 
 
 def world_point(scene: Scene, point: ImagePoint) -> np.ndarray:
@@ -255,7 +262,7 @@ def up_from_ground(scene: Scene, *, plane: GroundPlane | None = None, seed: int 
     """
     plane = fit_ground_plane(scene, seed=seed) if plane is None else plane
     change = _upright(scene, plane.normal, f"at right angles to the ground, taken to be level ({plane.words})")
-    return replace(change, residual=plane.residual)
+    return replace(change, residual=plane.residual, warnings=plane.doubts(scene))
 
 
 def up_from_cameras(scene: Scene) -> WorldChange:
