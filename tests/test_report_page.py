@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from manyview.app.report_graph import error_bars, graph_drawing, node_places, plain, shown_links
-from manyview.app.report_page import report_page, save_report, thumbnails_of
+from manyview.app.report_page import complete_report, report_page, save_report, thumbnails_of, worst_findings
 from manyview.errors import ExportError, InputError
 from manyview.geometry import Camera, Similarity, intrinsics
 from manyview.refine.pair_graph import pair_graph
@@ -297,3 +297,16 @@ def test_one_camera_or_none_can_be_compared() -> None:
     assert camera_movements([None], [camera]) == [None]
     with pytest.raises(InputError):
         camera_movements([camera], [])
+
+
+def test_no_photo_is_advised_beside_one_that_shows_nothing() -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 255, (60, 80, 3), dtype=np.uint8) for _ in range(3)]
+    measured = measure_photos([*pictures, np.zeros((60, 80, 3), dtype=np.uint8)])
+    black = names(measured)[3]
+    graph = pair_graph(names(measured), np.zeros((4, 4)))
+    assert any(black in (new.first, new.second) for new in graph.worth_adding)
+    report = complete_report(measured, graph=graph)
+    assert report.graph is not None and report.graph.worth_adding
+    assert not any(black in (new.first, new.second) for new in report.graph.worth_adding)
+    assert black in [name for name, _ in worst_findings(report)]

@@ -84,9 +84,16 @@ class Summary:
 
 
 def summarise(
-    scene: Scene, options: ExportOptions, files: Sequence[Path], seconds: float, *, cameras: str = "the network's"
+    scene: Scene,
+    options: ExportOptions,
+    files: Sequence[Path],
+    seconds: float,
+    *,
+    cameras: str = "the network's",
+    before: Scene | None = None,
 ) -> Summary:
-    """The figures of `scene` as it was exported with `options`."""
+    """The figures of `scene` as it was exported with `options`; of its timings those that it had not `before`."""
+    earlier = {} if before is None else before.provenance.seconds
     focals = [view.camera.K[0, 0] for view in scene.views if view.camera is not None]
     cloud = scene.point_cloud(
         percentile=options.percentile,
@@ -106,7 +113,7 @@ def summarise(
         points=len(cloud.points),
         units=scene.units,
         seconds=round(seconds, 2),
-        seconds_by_part=scene.provenance.seconds,
+        seconds_by_part={part: spent for part, spent in scene.provenance.seconds.items() if earlier.get(part) != spent},
         model=scene.provenance.model,
         weights_sha256=scene.provenance.weights_sha256,
         weights_licence=scene.provenance.weights_licence,
@@ -122,12 +129,13 @@ def show_summary(figures: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     focal = f"{figures.focal_pixels} pixels of the originals (median)" if figures.focal_pixels else "none"
     parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in figures.seconds_by_part.items())
+    spent = f"{figures.seconds:.1f} s" + (f" ({parts})" if parts else "")
     for name, value in (
         ("views", f"{figures.used} of {figures.views} used, {figures.cameras_found} cameras found"),
         ("cameras", figures.cameras),
         ("focal length", focal),
         ("points", f"{figures.points:,} exported, in {figures.units}"),
-        ("time", f"{figures.seconds:.1f} s ({parts})"),
+        ("time", spent),
         ("model", f"{figures.model} ({figures.weights_sha256[:12]}; weights: {figures.weights_licence})"),
     ):
         table.add_row(f"[bold]{name}[/bold]", escape(value))
@@ -135,7 +143,7 @@ def show_summary(figures: Summary) -> None:
     show_few(console, "skipped", figures.skipped)
     show_few(console, "view", figures.not_used)
     show_few(console, "warning", figures.warnings)
-    show_few(console, "changed", figures.changes, most=2)
+    show_few(console, "changed", figures.changes[::-1], most=3)  # the last change is what was asked for last
     show_files(figures.files)
     if figures.used < figures.views:
         console.print(

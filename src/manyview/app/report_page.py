@@ -6,7 +6,7 @@ import io
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ _CAMERAS = {
     "network": "network's, moved along",
     "none": "none",
 }
+_UNFIT = ("blurred", "plain", "duplicate")  # what more photos nearby would not help
 _SHOWN_NEW_PHOTOS = 12
 
 
@@ -57,10 +58,29 @@ def save_report(
         ExportError: files are in the way, or the disk refuses.
     """
     folder = Path(folder)
-    report = Report(photos=photo_report(measured), graph=graph, refined=refined)
+    report = complete_report(measured, graph=graph, refined=refined)
     with staged(folder, overwrite=overwrite, last=REPORT_PAGE) as staging:
         written = write_report(staging, report, thumbnails_of(measured), title=title)
     return [folder / path.name for path in written]
+
+
+def complete_report(
+    measured: MeasuredPhotos, *, graph: PairGraph | None = None, refined: RefineReport | None = None
+) -> Report:
+    """What `save_report` writes; no photo is advised beside one that is blurred, plain or a duplicate."""
+    photos = photo_report(measured)
+    if graph is not None:
+        unfit = {photo.name for photo in photos.photos for finding in photo.findings if finding.kind in _UNFIT}
+        advised = tuple(new for new in graph.worth_adding if not {new.first, new.second} & unfit)
+        graph = replace(graph, worth_adding=advised)
+    return Report(photos=photos, graph=graph, refined=refined)
+
+
+def worst_findings(report: Report) -> list[tuple[str, Finding]]:
+    """Name and worst finding, of the photo and of its links, of each photo that has any."""
+    linked = _linked(report.graph)
+    found = [(photo.name, _findings(photo, linked.get(photo.name))) for photo in report.photos.photos]
+    return [(name, min(each, key=lambda f: _ORDER.index(f.severity))) for name, each in found if each]
 
 
 def write_report(
@@ -114,7 +134,7 @@ def _header(report: Report, title: str) -> str:
     if photos.skipped:
         tiles.append((str(len(photos.skipped)), "not readable"))
     for severity, word in (("problem", "with problems"), ("doubt", "in doubt")):
-        tiles.append((str(sum(worst == severity for worst in _worst_of_each(report))), word))
+        tiles.append((str(sum(worst.severity == severity for _, worst in worst_findings(report))), word))
     if report.graph is not None:
         parts = len(report.graph.components)
         tiles.append((str(parts), "connected part" if parts == 1 else "separate parts"))
@@ -123,18 +143,13 @@ def _header(report: Report, title: str) -> str:
         tiles.append((f"{totals.registered} of {totals.photos}", "registered"))
         if totals.error_after is not None:
             before = "" if totals.error_before is None else f"{totals.error_before:.2f} → "
-            tiles.append((f"{before}{totals.error_after:.2f} px", "reprojection error (median)"))
+            tiles.append((f"{before}{totals.error_after:.2f} px", "matches are missed by (median)"))
         tiles.append((f"{totals.points:,}", "sparse points"))
         if refined.seconds:
             tiles.append((f"{sum(refined.seconds.values()):.0f} s", "in all"))
     shown = "".join(f'<div class="tile"><b>{plain(value)}</b><span>{word}</span></div>' for value, word in tiles)
     verdict = f"<p>{plain(refined.verdict)}</p>" if refined is not None and refined.verdict else ""
     return f'<header><h1>{plain(title)}</h1>{verdict}<div class="tiles">{shown}</div></header>'
-
-
-def _worst_of_each(report: Report) -> list[Severity | None]:
-    linked = _linked(report.graph)
-    return [_worst(_findings(photo, linked.get(photo.name))) for photo in report.photos.photos]
 
 
 def _to_know(report: Report) -> str:
