@@ -413,3 +413,20 @@ def test_the_public_names_exist():
         assert name in dir(manyview)
     with pytest.raises(AttributeError):
         manyview.nothing  # noqa: B018
+
+
+def test_what_the_library_warns_of_is_shown_once(capsys: pytest.CaptureFixture[str]):
+    import logging
+
+    from manyview.app.console import WarningLines
+
+    logger = logging.getLogger("manyview.trying")
+    handler = WarningLines()
+    logger.addHandler(handler)
+    try:
+        for _ in range(2):
+            logger.warning("%d [photos] without a mask", 2)
+        logger.info("not this")
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err.split("\n") == ["warning 2 [photos] without a mask", ""]

@@ -107,7 +107,7 @@ def test_a_folder_for_splats_starts_from_the_dense_points_all_the_same(scene: Sc
     assert model.num_points3D() > 10 * len(scene.sparse or ())
 
 
-def test_masks_come_from_a_folder(scene: Scene, tmp_path: Path) -> None:
+def test_masks_come_from_a_folder(scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     height, width = scene.views[0].original_size
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -115,7 +115,10 @@ def test_masks_come_from_a_folder(scene: Scene, tmp_path: Path) -> None:
     white[: height // 2] = 255
     Image.fromarray(white).save(masks / f"{Path(scene.views[0].name).stem}.png")
     options = ExportOptions(link_images="copy", masks=masks)
-    scene.export(tmp_path / "out", ["splat-ready"], options=options)
+    Image.fromarray(white).save(masks / "typing-error.png")
+    with caplog.at_level("WARNING"):
+        scene.export(tmp_path / "out", ["splat-ready"], options=options)
+    assert "2 without a mask" in caplog.text and "typing-error.png" in caplog.text
     frames = read_json(tmp_path / "out" / "transforms.json")["frames"]
     found = [np.asarray(Image.open(tmp_path / "out" / frame["mask_path"])) for frame in frames]
     np.testing.assert_array_equal(found[0], white)
@@ -188,3 +191,47 @@ def test_fused_points_move_with_the_world_and_belong_to_its_group(scene: Scene) 
     kept = scene.fused.view > 0
     np.testing.assert_array_equal(linked.fused.points, scene.fused.points[kept])
     np.testing.assert_array_equal(linked.fused.view, scene.fused.view[kept] - 1)
+
+
+def test_depth_priors_are_of_all_that_a_view_sees_and_not_of_what_it_was_the_first_to_see(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.export(tmp_path / "plain", ["splat-ready"])
+    replace(scene, fused=fused_of(scene)).export(tmp_path / "fused", ["splat-ready"])
+    priors = sorted((tmp_path / "plain" / "depths").glob("*.npy"))
+    assert len(priors) == 3
+    for path in priors:
+        np.testing.assert_array_equal(np.load(path), np.load(tmp_path / "fused" / "depths" / path.name))
+
+
+# ------------------------------------------------------------------ cameras without depth
+def without_depth(scene: Scene) -> Scene:
+    """As an imported project without a network."""
+    views = [
+        replace(view, valid=np.zeros_like(view.valid), depth=view.depth * 0, points=view.points * 0)
+        for view in scene.views
+    ]
+    return replace(scene, views=views)
+
+
+def test_a_scene_without_depth_gives_its_sparse_points_to_every_format(scene: Scene, tmp_path: Path) -> None:
+    scene = without_depth(scene)
+    assert scene.sparse is not None
+    scene.export(tmp_path, ["ply", "glb", "splat-ready"], options=ExportOptions(max_points=45, max_colmap_points=30))
+    found = trimesh.load(tmp_path / "points.ply")
+    assert isinstance(found, trimesh.PointCloud) and len(found.vertices) == 45
+    assert {tuple(p) for p in found.vertices.astype(np.float32)} <= {
+        tuple(p) for p in scene.sparse.points.astype(np.float32)
+    }
+    assert pycolmap.Reconstruction(str(tmp_path / "sparse" / "0")).num_points3D() == 30
+    assert not (tmp_path / "depths").exists()
+    assert all("depth_file_path" not in frame for frame in read_json(tmp_path / "transforms.json")["frames"])
+
+
+def test_a_folder_without_any_camera_is_called_so(
+    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = [replace(view, camera=None, status="camera_not_found") for view in scene.views]
+    with caplog.at_level("WARNING"):
+        replace(scene, views=lost, sparse=None).export(tmp_path, ["splat-ready"])
+    assert "the folder for splat trainers has no camera" in caplog.text

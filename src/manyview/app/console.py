@@ -46,6 +46,20 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressCallback]:
         yield report
 
 
+class WarningLines(logging.Handler):
+    """What the library logs as a warning, as lines on stderr; none twice."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = record.getMessage()
+        if words not in self.shown:
+            self.shown.add(words)
+            show_few(Console(stderr=True), "warning", [words])
+
+
 class RateColumn(TextColumn):
     """Finished steps a second."""
 

@@ -19,10 +19,9 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 def main() -> None:
     """Run the command; errors of ours become one line, a hint and an exit code."""
-    from manyview.app.console import show_error
+    from manyview.app.console import WarningLines, show_error
 
-    # What the library logs as a warning stands in the summary and in the files already.
-    logging.getLogger("manyview").addHandler(logging.NullHandler())
+    logging.getLogger("manyview").addHandler(WarningLines())
     try:
         app()
     except ManyviewError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from manyview.errors import ExportError
-from manyview.geometry.cameras import Camera
+from manyview.geometry.cameras import Camera, transform_pixels
 from manyview.scene import ExportOptions, PointCloud, Scene, SceneView
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,18 @@ def plain_ascii(lines: Iterable[str]) -> list[str]:
 
 def views_with_camera(scene: Scene, what: str, options: ExportOptions) -> list[tuple[int, SceneView, Camera]]:
     """Index, view and camera of each view that is exported; the others are logged, as not part of `what`."""
-    missing = left_out(scene, options)
+    missing = [view.name for view in scene.views if not _is_exported(view, options)]
     if missing:
-        logger.warning("%s leaves out %d views: %s", what, len(missing), "; ".join(missing))
-    return [
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        logger.warning("%s leaves out %d views whose camera is not known or not sure: %s", what, len(missing), names)
+    chosen = [
         (index, view, view.camera)
         for index, view in enumerate(scene.views)
         if view.camera is not None and _is_exported(view, options)
     ]
+    if not chosen:
+        logger.warning("%s has no camera: that of no view is sure enough", what)
+    return chosen
 
 
 def left_out(scene: Scene, options: ExportOptions) -> list[str]:
@@ -79,9 +83,36 @@ def chosen_points(
         seed=options.seed,
         views=views,
     )
+    if not len(cloud) and scene.sparse is not None:  # known cameras and their points, without depth
+        return _sparse_cloud(scene, options, max_points, range(len(scene.views)) if views is None else views)
     if not len(cloud):
         logger.warning("no point is valid and confident enough: the exported point cloud is empty")
     return cloud
+
+
+def _sparse_cloud(scene: Scene, options: ExportOptions, max_points: int | None, views: Iterable[int]) -> PointCloud:
+    """The triangulated points that exported views see, each with the first of these, as a cloud without confidence."""
+    sparse = scene.sparse
+    assert sparse is not None
+    wanted = [index for index in views if _is_exported(scene.views[index], options)]
+    seen = np.flatnonzero(np.isin(sparse.view, wanted) & (sparse.group[sparse.point] == 0))
+    rows, first = np.unique(sparse.point[seen], return_index=True)
+    if max_points is not None and len(rows) > max_points:
+        kept = np.sort(np.random.default_rng(options.seed).choice(len(rows), max_points, replace=False))
+        rows, first = rows[kept], first[kept]
+    view, pixels = sparse.view[seen[first]], sparse.pixels[seen[first]]
+    shown = np.zeros((len(rows), 2), dtype=np.int32)
+    for index in wanted:
+        own = view == index
+        network_from_original = np.linalg.inv(scene.views[index].original_from_network)
+        shown[own] = np.rint(transform_pixels(network_from_original, pixels[own])).astype(np.int32)
+    return PointCloud(
+        points=sparse.points[rows].astype(np.float32),
+        colours=sparse.colours[rows],
+        confidence=np.ones(len(rows), dtype=np.float32),
+        view=view,
+        pixel=shown,
+    )
 
 
 def half_integer_intrinsics(camera: Camera) -> tuple[float, float, float, float]:

@@ -5,7 +5,9 @@ See docs/splats.md for the trainers' commands.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from manyview.formats import colmap, nerfstudio
 from manyview.formats.describe import chosen_points, views_with_camera
 from manyview.geometry.cameras import pixel_grid, transform_pixels
 from manyview.scene import ExportOptions, Scene, SceneView
+
+logger = logging.getLogger(__name__)
 
 MASKS, DEPTHS = "masks", "depths"
 # nerfstudio multiplies depth maps by 0.001 unless told otherwise, as if they were in millimetres.
@@ -54,7 +58,7 @@ def write_splat_folder(
         options: as for the other formats; its folder of masks does not count here.
         masks: for each view of the scene (H, W) bool, at its original or at the network's size, False where not to
             train (what moves, people, the sky); None for a view to train on all of it.
-        depths: whether to write depth priors.
+        depths: whether to write depth priors, if the scene has depth at all.
 
     Raises:
         ExportError: the masks do not fit the views, or as the exports "colmap" and "nerfstudio".
@@ -63,6 +67,8 @@ def write_splat_folder(
         _check_masks(scene, masks)
     written = [*colmap.write_dense_model(scene, folder, options), *nerfstudio.export(scene, folder, options)]
     transforms = read_json(folder / "transforms.json")
+    maps = replace(scene, fused=None)  # priors are of all that a view sees, not of what it is the first to see
+    depths = depths and any(view.valid.any() for view in scene.views)
     chosen = views_with_camera(scene, "the folder for splat trainers", options)
     for frame, (index, view, _) in zip(transforms["frames"], chosen, strict=True):
         size = (frame["h"], frame["w"])
@@ -71,7 +77,7 @@ def write_splat_folder(
             written.append(_write_mask(folder / MASKS / f"{name}.png", view, masks[index], size))
             frame["mask_path"] = f"{MASKS}/{name}.png"
         if depths:
-            written.append(_write_depth(folder / DEPTHS / f"{name}.npy", scene, index, size, options))
+            written.append(_write_depth(folder / DEPTHS / f"{name}.npy", maps, index, size, options))
             frame["depth_file_path"] = f"{DEPTHS}/{name}.npy"
     write_json(folder / "transforms.json", {**transforms, **_about(scene, masks is not None, depths)})
     return list(dict.fromkeys(written))
@@ -98,17 +104,24 @@ def read_masks(scene: Scene, folder: Path) -> list[np.ndarray | None]:
     """
     if not folder.is_dir():
         raise ExportError(f"there is no folder of masks {folder}", hint="Give a folder with a picture for each photo.")
-    masks: list[np.ndarray | None] = []
-    for view in scene.views:
-        names = dict.fromkeys([f"{view.name}.png", f"{Path(view.name).stem}.png"])
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
-        masks.append(None if path is None else _read_mask(path))
+    paths = [_mask_file(folder, view) for view in scene.views]
+    masks = [None if path is None else _read_mask(path) for path in paths]
+    bare = [view.name for view, path in zip(scene.views, paths, strict=True) if path is None]
+    unused = sorted(path.name for path in {*folder.glob("*.png")} - {*paths})
+    for names, what in ((bare, "without a mask, trained on whole"), (unused, "named as no photo, not used as masks")):
+        if names:
+            logger.warning("%d %s: %s%s", len(names), what, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
     if all(mask is None for mask in masks):
         first = scene.views[0].name if scene.views else "photo.jpg"
         raise ExportError(
             f"no file in {folder} is named as one of the photos", hint=f"For {first}: {first}.png. White is trained on."
         )
     return masks
+
+
+def _mask_file(folder: Path, view: SceneView) -> Path | None:
+    names = dict.fromkeys([f"{view.name}.png", f"{Path(view.name).stem}.png"])
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _read_mask(path: Path) -> np.ndarray:
