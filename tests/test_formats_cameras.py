@@ -114,7 +114,59 @@ def test_colmap_points_behind_walls_are_not_observed(tmp_path):
     assert lengths[cloud.view == 0].mean() < 1.1 < lengths[cloud.view != 0].mean()
 
 
-def test_pictures_of_arrays_and_videos_have_the_network_size_and_its_camera(tmp_path, caplog):
+def filmed(scene: Scene, video: Path) -> Scene:
+    """The scene as of a video, which is written with the pictures of its photos as frames, two a second."""
+    import av
+
+    height, width = ORIGINAL_SIZE
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("mpeg4", rate=2)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 20_000_000
+        for view in scene.views:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(opened(Path(view.source or "")), format="rgb24")))
+        container.mux(stream.encode(None))
+    for index in range(len(scene.views)):
+        scene = with_view(scene, index, name=f"clip#{index:06d}", source=str(video), timestamp=index / 2)
+    return scene
+
+
+def test_frames_of_videos_are_written_at_their_full_size_with_their_cameras(tmp_path, photographed, caplog):
+    caplog.set_level(logging.WARNING)
+    scene = without_camera(filmed(photographed, tmp_path / "clip.mp4"), 1)
+    scene.export(tmp_path / "out", ["colmap", "nerfstudio"])
+    model = pycolmap.Reconstruction(str(tmp_path / "out/sparse/0"))
+    names = ["clip#000000.png", "clip#000002.png"]
+    assert sorted(path.name for path in (tmp_path / "out/images").iterdir()) == names
+    frames = json.loads((tmp_path / "out/transforms.json").read_text())["frames"]
+    for index, name, frame in zip((0, 2), names, frames, strict=True):
+        image = model.find_image_with_name(name)
+        camera = scene.views[index].camera
+        assert image is not None and camera is not None
+        check_colmap_camera(image.camera, camera)
+        assert (frame["h"], frame["w"], frame["cx"]) == (*ORIGINAL_SIZE, pytest.approx(camera.K[0, 2] + HALF))
+        photo = opened(Path(photographed.views[index].source or "")).astype(float)
+        assert np.abs(opened(tmp_path / "out/images" / name) - photo).mean() < 6  # what compression took
+    for file in ("sparse/0/manyview.json", "transforms.json"):
+        assert json.loads((tmp_path / "out" / file).read_text())["notes"] == {}
+    assert not any("network" in record.getMessage() for record in caplog.records)
+
+
+def test_frames_of_a_video_that_has_changed_have_the_network_size_and_that_is_noted(tmp_path, photographed):
+    scene = filmed(photographed, tmp_path / "clip.mp4")
+    scene = with_view(scene, 1, timestamp=0.7)
+    scene = with_view(scene, 2, image=255 - scene.views[2].image)
+    scene.export(tmp_path / "out", ["colmap", "nerfstudio"])
+    model = pycolmap.Reconstruction(str(tmp_path / "out/sparse/0"))
+    sizes = {image.name: (image.camera.height, image.camera.width) for image in model.images.values()}
+    assert [size for _, size in sorted(sizes.items())] == [ORIGINAL_SIZE, NETWORK_SIZE, NETWORK_SIZE]
+    for index, words in ((1, "not there any more"), (2, "shows something else")):
+        name = f"images/clip#{index:06d}.png"
+        assert np.array_equal(opened(tmp_path / "out" / name), scene.views[index].image)
+        notes = json.loads((tmp_path / "out/sparse/0/manyview.json").read_text())["notes"]
+        assert words in notes[name] and "network's size" in notes[name]
+
+
+def test_pictures_of_arrays_and_of_videos_that_are_gone_have_the_network_size_and_its_camera(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     scene = with_view(synthetic_scene(), 1, name="clip.mp4#000120", source="clip.mp4", timestamp=4.0)
     scene.export(tmp_path, ["colmap", "nerfstudio"])

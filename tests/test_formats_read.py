@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,10 @@ from manyview.formats.read_transforms import read_transforms
 from manyview.formats.undistort import undistort_photos
 from manyview.geometry import Camera, transform_points
 from manyview.methods.placing import Known
+from manyview.refine.gps import GpsPosition, read_gps
+from manyview.refine.photo_tags import read_tags
 from manyview.scene import ExportOptions
-from scenes import synthetic_scene, without_camera
+from scenes import synthetic_scene, with_sparse_points, without_camera
 
 HALF = 0.5
 SIZE = (90, 120)  # (height, width) of stored photos
@@ -204,6 +206,25 @@ def test_cameras_of_photos_that_lie_on_their_side_are_turned_upright(tmp_path, m
         check_pictures(straight, walls, turn=turn.T)
 
 
+def test_what_the_camera_wrote_stays_with_a_photo_that_is_drawn_anew(tmp_path) -> None:
+    project(tmp_path, [camera_of("OPENCV")])
+    path = tmp_path / "images" / "photo1.png"
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x0100] = 6, "Maker", 120
+    exif[0x8769] = {0x920A: 24.0, 0x9003: "2024:05:31 13:45:00", 0xA002: 120, 0x927C: b"notes"}
+    exif[0x8825] = {1: "N", 2: (47.0, 30.0, 0.0), 3: "E", 4: (8.0, 15.0, 0.0), 5: b"\x00", 6: 430.0}
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, exif=exif)
+    drawn = undistort_photos(read_colmap(tmp_path), tmp_path / "work").paths[0]
+    assert read_gps(drawn) == read_gps(path) == GpsPosition(latitude=47.5, longitude=8.25, altitude=430)
+    assert read_tags(drawn) == read_tags(path) and read_tags(drawn).focal_mm == 24
+    with Image.open(drawn) as image:
+        found = image.getexif()
+        assert found[0x0112] == 1 and 0x0100 not in found  # upright, and nothing about the old pixels
+        assert not {0xA002, 0x927C} & set(found.get_ifd(0x8769))
+
+
 def test_mirrored_photos_and_cameras_of_upright_photos(tmp_path) -> None:
     project(tmp_path, [camera_of("PINHOLE"), camera_of("PINHOLE")])
     for name, orientation in (("photo1.png", 2), ("photo2.png", 1)):
@@ -222,6 +243,20 @@ def test_mirrored_photos_and_cameras_of_upright_photos(tmp_path) -> None:
     with Image.open(path) as image:
         image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     assert np.array_equal(read_colmap(tmp_path).K[0], posed.K[0])
+
+
+def test_a_point_that_one_view_alone_sees_is_not_written_however_often_it_sees_it(tmp_path) -> None:
+    scene = with_sparse_points(synthetic_scene())
+    sparse = scene.sparse
+    assert sparse is not None
+    kept = (sparse.point != 3) | (sparse.view == sparse.view[sparse.point == 3][0])
+    rows = np.flatnonzero(kept).tolist() + np.flatnonzero(kept & (sparse.point == 3)).tolist() * 2
+    fields = {name: getattr(sparse, name)[rows] for name in ("view", "point", "pixels", "depth")}
+    counts = []
+    for points in (replace(sparse, **fields), sparse):
+        replace(scene, sparse=points).export(tmp_path / f"{len(counts)}", ["colmap"])
+        counts.append(pycolmap.Reconstruction(str(tmp_path / f"{len(counts)}" / "sparse" / "0")).num_points3D())
+    assert counts[0] == counts[1] - 1
 
 
 def views_of(posed: PosedPhotos):
@@ -243,18 +278,20 @@ def test_photos_at_another_size_scale_their_camera(tmp_path) -> None:
 
 
 def test_photos_that_are_missing_or_of_another_shape_are_named(tmp_path) -> None:
-    project(tmp_path, [camera_of("PINHOLE")] + [camera_of("PINHOLE") for _ in range(3)])
+    project(tmp_path, [camera_of("PINHOLE")] + [camera_of("PINHOLE") for _ in range(4)])
     photos = tmp_path / "images"
     (photos / "photo1.png").unlink()
     Image.new("RGB", (50, 90)).save(photos / "photo2.png")
     (photos / "photo3.png").write_bytes(b"words")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)).save(photos / "photo5.png")
+    (photos / "photo5.png").write_bytes((photos / "photo5.png").read_bytes()[:9000])
     posed = read_colmap(tmp_path)
     assert posed.names == ("photo4.png",) and check_observations(posed, 1e-9) == 40
     reasons = dict(posed.skipped)
     assert "no such file" in reasons["photo1.png"] and "50 x 90" in reasons["photo2.png"]
-    assert "not a photo" in reasons["photo3.png"]
+    assert "not a photo" in reasons["photo3.png"] and "truncated" in reasons["photo5.png"]
     (photos / "photo4.png").unlink()
-    with pytest.raises(InputError, match="none of the 4 photos") as caught:
+    with pytest.raises(InputError, match="none of the 5 photos") as caught:
         read_colmap(tmp_path)
     assert "photos=" in caught.value.hint
 

@@ -17,7 +17,15 @@ from manyview.files import staged
 from manyview.formats import splat_folder
 from manyview.formats.splat_folder import export, write_splat_folder
 from manyview.scene import ExportOptions, Scene
-from scenes import NETWORK_SIZE, ORIGINAL_SIZE, digest_of, synthetic_scene, with_view, without_camera
+from scenes import (
+    NETWORK_SIZE,
+    ORIGINAL_SIZE,
+    digest_of,
+    synthetic_scene,
+    with_sparse_points,
+    with_view,
+    without_camera,
+)
 
 HALF = 0.5
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -206,3 +214,12 @@ def test_it_is_an_exporter_that_says_what_it_writes(tmp_path) -> None:
     with staged(tmp_path / "out") as staging:
         export(synthetic_scene(), staging, ExportOptions())
         assert {path.name for path in staging.iterdir()} <= set(splat_folder.WRITES)
+
+
+@pytest.mark.parametrize("formats", [["splat-ready", "colmap", "nerfstudio"], ["nerfstudio", "colmap", "splat-ready"]])
+def test_other_formats_in_the_same_folder_take_nothing_away(tmp_path, photographed, formats) -> None:
+    options = ExportOptions(max_colmap_points=500, max_points=3000)
+    scene = with_sparse_points(photographed)
+    scene.export(tmp_path / "together", formats, options=options)
+    scene.export(tmp_path / "alone", ["splat-ready"], options=options)
+    assert digest_of(tmp_path / "together") == digest_of(tmp_path / "alone")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import manyview
-from manyview.errors import InputError
+from manyview.errors import InputError, WeightsError
 from manyview.methods.importing import import_scene
 from manyview.scene import ExportOptions, Scene
 from scenes import synthetic_scene, with_sparse_points
@@ -92,6 +92,17 @@ def test_what_cannot_be_imported_is_said(tmp_path: Path) -> None:
         import_scene(tmp_path / "nothing")
 
 
+def test_a_damaged_photo_is_left_out_and_named(project: tuple[Path, Scene]) -> None:
+    folder, scene = project
+    photo = next((folder / "images").iterdir())
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    for model in (None, "manyview-small-pairs"):
+        found = import_scene(folder, model=model, device="cpu")
+        assert [view.name for view in found.views] == [v.name for v in scene.views if v.name != photo.name]
+        assert [name for name, _ in found.skipped] == [photo.name] and "cannot be read" in found.skipped[0][1]
+        assert found.provenance.settings["cameras_from"] == "given"
+
+
 def test_distortion_needs_a_folder_for_the_photos(project: tuple[Path, Scene], tmp_path: Path) -> None:
     import pycolmap
 
@@ -104,5 +115,8 @@ def test_distortion_needs_a_folder_for_the_photos(project: tuple[Path, Scene], t
     model.write_binary(str(folder / "sparse" / "0"))
     with pytest.raises(InputError, match="undistorted="):
         import_scene(folder, model=None)
+    with pytest.raises(WeightsError):
+        import_scene(folder, model="no-such-model", undistorted=tmp_path / "new")
+    assert not (tmp_path / "new").exists()  # the model is looked for before photos are drawn
     found = import_scene(folder, model=None, undistorted=tmp_path / "new")
     assert all(Path(view.source or "").parent == tmp_path / "new" / "images" for view in found.views)

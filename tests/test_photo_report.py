@@ -221,6 +221,13 @@ def test_exif_is_read_and_differences_are_remarked_upon(views: list[np.ndarray],
     assert report.findings == ()
 
 
+def test_a_clock_that_was_never_set_is_no_reason_to_fail(views: list[np.ndarray], tmp_path: Path) -> None:
+    for index, taken in enumerate(("0001:01:01 00:00:00", "2024:05:31 13:45:00", "2024:05:31 13:50:00")):
+        with_exif(tmp_path / f"{index}.jpg", views[index], taken=taken)
+    report = photo_report(measure_photos(tmp_path), PhotoLimits(small=0))
+    assert kinds(report) == [["other_time"], [], []]
+
+
 def test_a_moved_photo_names_its_exposure_time(views: list[np.ndarray], tmp_path: Path) -> None:
     for index in range(4):
         pixels = uniform_filter1d(views[index], 11, axis=1) if index == 2 else views[index]

@@ -206,6 +206,55 @@ def test_a_turn_does_not_explain_parallax():
     assert not has_no_parallax([first, second], [pair])
 
 
+def pair_shown(cameras: list[Camera], first: int, second: int, count: int, *, wrong: bool = False) -> VerifiedPair:
+    """A pair with so many matches, of points or (wrong ones) of nothing."""
+    generator = np.random.default_rng(first * 100 + second)
+    points = generator.uniform(-1.5, 1.5, (count, 3))
+    a, b = seen(cameras[first], cameras[second], points)
+    return pair_of(a, generator.uniform([0, 0], [640, 480], b.shape) if wrong else b, views=(first, second))
+
+
+def near_copies(*counts: int) -> tuple[list[Camera], list[int]]:
+    """So many cameras in each of some places, and the place of each."""
+    places = cameras_around(len(counts), step=14)
+    cameras, place_of = [], []
+    for number, (place, count) in enumerate(zip(places, counts, strict=True)):
+        for copy in range(count):
+            matrix = place.world_from_camera.copy()
+            matrix[0, 3] += 0.002 * copy
+            cameras.append(replace(place, world_from_camera=matrix))
+            place_of.append(number)
+    return cameras, place_of
+
+
+@pytest.mark.parametrize("counts", [(8, 8), (6, 6, 6), (20, 1)])
+def test_near_copies_do_not_hide_the_parallax_between_places(counts):
+    cameras, place_of = near_copies(*counts)
+    pairs = [
+        pair_shown(cameras, i, j, 1500 if place_of[i] == place_of[j] else 70)
+        for i in range(len(cameras))
+        for j in range(i + 1, len(cameras))
+        if abs(place_of[i] - place_of[j]) < 2
+    ]
+    assert not has_no_parallax(cameras, pairs)
+    assert has_no_parallax(cameras, [pair for pair in pairs if place_of[pair.first] == place_of[pair.second] == 0])
+
+
+def test_one_of_many_photos_of_a_place_that_is_linked_to_another_is_enough():
+    cameras, place_of = near_copies(8, 2)
+    within = [(i, j) for i in range(10) for j in range(i + 1, 10) if place_of[i] == place_of[j]]
+    pairs = [pair_shown(cameras, i, j, 1500) for i, j in within]
+    assert not has_no_parallax(cameras, [*pairs, pair_shown(cameras, 3, 9, 120)])
+
+
+def test_a_few_wrong_matches_are_no_parallax():
+    cameras = cameras_around(8, in_one_place=True)
+    pairs = [pair_shown(cameras, i, j, 200) for i in range(7) for j in range(i + 1, 7)]
+    # Also of a photo that nothing else links to the others.
+    wrong = [pair_shown(cameras, i, j, 20, wrong=True) for i, j in ((0, 1), (2, 5), (3, 6), (4, 7))]
+    assert has_no_parallax(cameras, [*pairs[1:], *wrong])
+
+
 def test_without_any_pair_nothing_is_said_of_parallax():
     assert not has_no_parallax([None, None], [turned_pair()[2]])
     assert not has_no_parallax([], [])

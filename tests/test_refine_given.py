@@ -9,8 +9,11 @@ import pytest
 
 from manyview.errors import InputError
 from manyview.geometry import transform_pixels
+from manyview.refine.agreement import Agreement
 from manyview.refine.exact_cameras import refine_features
 from manyview.refine.options import GivenCameras, RefineOptions
+from manyview.refine.settling import Mapped
+from manyview.refine.warn import _gain
 from sparse_worlds import cameras_around, errors_of, network_scene, photographed
 
 OPTIONS = RefineOptions(threads=1)
@@ -69,6 +72,49 @@ def test_the_networks_intrinsics_can_be_kept(world):
     found = refine_features(scene, world.features, replace(OPTIONS, refine_intrinsics=False))
     assert found.kept == "refined"
     np.testing.assert_allclose(found.scene.K, scene.K, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def two_lenses():
+    """Photos of one size by two cameras."""
+    world = photographed(cameras_around(6, focals=[520, 700] * 3), noise=0.2)
+    return world, network_scene(world)
+
+
+def test_focal_lengths_that_are_to_be_kept_are_kept_view_by_view(two_lenses):
+    world, scene = two_lenses
+    found = refine_features(scene, world.features, replace(OPTIONS, refine_intrinsics=False))
+    np.testing.assert_array_equal(found.scene.K, scene.K)
+    assert found.kept == "refined" and found.reprojection_error < 0.5
+
+
+@pytest.mark.parametrize("as_prior", [True, False])
+def test_known_cameras_with_lenses_of_their_own_are_not_called_into_question(two_lenses, as_prior):
+    world, scene = two_lenses
+    known = GivenCameras(world_from_camera=[view.camera.world_from_camera for view in scene.views])
+    found = refine_features(scene, world.features, OPTIONS if as_prior else CONSTANT, given=known)
+    assert found.kept == "refined" and found.warnings == ()
+    np.testing.assert_allclose(found.scene.K[:, 0, 0], scene.K[:, 0, 0], rtol=0.02)
+
+
+def test_imported_cameras_keep_lenses_of_their_own(two_lenses):
+    world, scene = two_lenses
+    found = refine_features(replace(scene, world="given"), world.features, OPTIONS)
+    assert found.kept == "refined" and found.after.explained > 0.99
+    np.testing.assert_allclose(found.scene.K[:, 0, 0], scene.K[:, 0, 0], rtol=0.02)
+
+
+def test_what_other_intrinsics_would_be_better_in_is_said(world):
+    def mapped(views: int, explained: float) -> Mapped:
+        agreement = Agreement(matches=9, explained=explained, score=explained, median_error=1.0)
+        return Mapped(
+            model=None, how="start", views=tuple(range(views)), guessed=frozenset(),
+            agreement=agreement, within=agreement,
+        )  # fmt: skip
+
+    assert _gain(mapped(5, 0.9), mapped(4, 0.9)) == "5 photos instead of 4"
+    assert _gain(mapped(5, 0.9), None) == "5 photos instead of 0"
+    assert _gain(mapped(5, 0.9), mapped(5, 0.6)) == "90% of the matches explained instead of 60%"
 
 
 # ------------------------------------------------------------------ cameras

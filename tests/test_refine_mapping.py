@@ -10,13 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from manyview.errors import InputError
 from manyview.formats.describe import HALF_PIXEL
 from manyview.geometry import Similarity, intrinsics
 from manyview.refine.agreement import Agreement
 from manyview.refine.bundle import Anchors
 from manyview.refine.colmap_log import quiet_colmap
 from manyview.refine.exact_cameras import refine_features
-from manyview.refine.lenses import K_of_colmap, distortion_of, find_lenses, straightened
+from manyview.refine.lenses import (
+    K_of_colmap,
+    distortion_of,
+    find_lenses,
+    intrinsics_of_photos,
+    straightened,
+)
 from manyview.refine.mapping import agreeing_views, disjoint, map_from_pairs, map_from_start, map_incrementally, rank
 from manyview.refine.matching import MatchDatabase
 from manyview.refine.options import GivenCameras, RefineOptions
@@ -210,6 +217,79 @@ def test_photos_of_one_size_share_a_camera_unless_they_are_given_different_ones(
     np.testing.assert_array_equal(numbers.K[1], other)
     each = find_lenses(views, GivenCameras(), replace(OPTIONS, intrinsics="per_view"))
     assert each.number_of == (1, 2, 3, 4, 5, 6) and not each.fixed
+
+
+def test_known_lenses_are_shared_only_by_views_with_equal_ones(world):
+    views = [
+        replace(view, camera=replace(view.camera, K=intrinsics(focal, (320, 240))))
+        for view, focal in zip(network_scene(world).views, (500, 700, 500, 700, 500, 600), strict=True)
+    ]
+    views[5] = replace(views[5], camera=None)
+    assert find_lenses(views, GivenCameras(), OPTIONS).number_of == (1,) * 6
+    for found in (
+        find_lenses(views, GivenCameras(), OPTIONS, are_known=True),
+        find_lenses(views, GivenCameras(), replace(OPTIONS, refine_intrinsics=False)),
+    ):
+        assert found.number_of == (1, 2, 1, 2, 1, 3)
+        assert [found.K[number][0, 0] for number in (1, 2, 3)] == [500, 700, 500]  # the median for want of a camera
+    given = GivenCameras(K=[intrinsics(650, (320, 240))] * 6)
+    assert find_lenses(views, given, OPTIONS, are_known=True).number_of == (1,) * 6
+
+
+# ------------------------------------------------------------------ known intrinsics
+def of_sizes(world, *sizes: tuple[int, int]):
+    views = network_scene(world).views
+    return [replace(view, original_size=size) for view, size in zip(views, sizes, strict=False)]
+
+
+def test_intrinsics_of_photos_of_their_size_stay_as_they_are(world):
+    K = np.array([[500, 0, 330.25], [0, 510, 222.5], [0, 0, 1]])
+    for found in intrinsics_of_photos(of_sizes(world, (480, 640), (480, 640)), K.tolist()):
+        np.testing.assert_array_equal(found, K)
+
+
+@settings(deadline=None)
+@given(st.floats(-40, 40), st.floats(-40, 40), st.sampled_from([0.25, 0.5, 2.0, 3.0]))
+def test_intrinsics_are_scaled_for_photos_of_another_size(dx, dy, factor):
+    views = of_sizes(photographed(cameras_around(2)), (480, 640), (round(480 * factor), round(640 * factor)))
+    K = np.array([[500, 0, 319.5 + dx], [0, 510, 239.5 + dy], [0, 0, 1]])
+    same, scaled = intrinsics_of_photos(views, K, size=(480, 640))
+    np.testing.assert_array_equal(same, K)
+    point = np.array([0.2, -0.1, 1.0])
+    in_small, in_large = (K @ point)[:2], (scaled @ point)[:2]
+    np.testing.assert_allclose(in_large + 0.5, factor * (in_small + 0.5), atol=1e-9)  # pixel corners keep their place
+
+
+def test_the_size_that_intrinsics_belong_to_is_that_in_whose_middle_their_principal_point_is(world):
+    views = of_sizes(world, (240, 320), (480, 640), (1200, 1600))
+    for index, centre in enumerate([(165, 118), (300, 250), (790, 640)]):
+        assert intrinsics_of_photos(views, intrinsics(500, centre))[index][0, 0] == 500
+    stated = intrinsics_of_photos(views, intrinsics(500, (300, 250)), size=(1200, 1600))
+    assert stated[2][0, 0] == 500 and stated[1][0, 0] == pytest.approx(200)
+
+
+def test_rounded_sizes_are_the_same_shape(world):
+    found = intrinsics_of_photos(of_sizes(world, (3000, 4000), (683, 911)), intrinsics(4000, (2000, 1500)))
+    assert found[1][0, 0] == pytest.approx(911)
+
+
+def test_photos_turned_by_a_quarter_have_their_focal_lengths_swapped(world):
+    K = np.array([[500, 0, 330.0], [0, 510, 230], [0, 0, 1]])
+    _, turned, half = intrinsics_of_photos(of_sizes(world, (427, 640), (640, 427), (320, 214)), K, size=(427, 640))
+    np.testing.assert_allclose(turned, [[510, 0, 213], [0, 500, 319.5], [0, 0, 1]])
+    np.testing.assert_allclose(half, [[255, 0, 106.5], [0, 250, 159.5], [0, 0, 1]], rtol=0.005)
+    landscape, portrait = intrinsics_of_photos(of_sizes(world, (640, 427), (427, 640)), K)[::-1]
+    np.testing.assert_array_equal(landscape, K)
+    assert portrait[0, 0] == 510
+
+
+def test_intrinsics_that_fit_no_photo_or_not_all_are_refused(world):
+    with pytest.raises(InputError, match=r"view0.jpg of 640 x 480 pixels.*\(1600, 1200\)"):
+        intrinsics_of_photos(of_sizes(world, (480, 640), (480, 640)), intrinsics(2600, (1600, 1200)))
+    with pytest.raises(InputError, match=r"640 x 480 pixels, and view1.jpg has 640 x 360"):
+        intrinsics_of_photos(of_sizes(world, (480, 640), (360, 640)), intrinsics(520, (320, 240)))
+    with pytest.raises(InputError, match="no intrinsic matrix"):
+        intrinsics_of_photos(of_sizes(world, (480, 640)), np.eye(2))
 
 
 def test_without_any_camera_a_usual_focal_length_is_assumed(world):

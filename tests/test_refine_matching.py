@@ -11,7 +11,8 @@ from PIL import Image
 
 from manyview.refine.colmap_log import quiet_colmap
 from manyview.refine.exact_cameras import match_views
-from manyview.refine.features import extract_features, features_of, open_photo
+from manyview.refine.features import extract_features, features_of, notes_on_pictures
+from manyview.refine.full_size import open_photo
 from manyview.refine.lenses import find_lenses
 from manyview.refine.matching import MatchDatabase, VerifiedPair, connected, linked_parts
 from manyview.refine.options import GivenCameras, RefineOptions
@@ -91,7 +92,7 @@ def test_features_are_in_the_upright_picture(photo, tmp_path):
     [
         ({"source": None}, "not from a photo"),
         ({"source": "/nowhere/a.png"}, "cannot be read"),
-        ({"timestamp": 1.0}, "not from a photo"),
+        ({"source": "/nowhere/a.mp4", "timestamp": 1.0}, "cannot be opened as a video"),
         ({"original_size": (400, 560)}, "changed its size"),
     ],
 )
@@ -106,6 +107,18 @@ def test_without_the_photo_the_networks_picture_is_taken_and_that_is_noted(photo
     factor = height / SIZE[0]
     assert nearest((found.pixels + 0.5) / factor - 0.5).max() < 0.3
     assert found.resolution == pytest.approx(scale)
+
+
+def test_how_many_photos_are_not_matched_in_full_size_and_why_is_said_once_a_kind(photo):
+    small = np.array([[2.0, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+    half = blobs((SIZE[0] // 2, SIZE[1] // 2), 0.5)
+    views = [photo, *(replace(photo, image=half, original_from_network=small, name=f"{i}.png") for i in range(7))]
+    views[1:] = [replace(view, source=None if i < 6 else "/gone/x.png") for i, view in enumerate(views[1:])]
+    array, gone = notes_on_pictures(views, extract_features(views, OPTIONS))
+    assert "6 of 8 photos (0.png, 1.png, 2.png, 3.png, 4.png, ...)" in array and "not from a photo" in array
+    assert "140 x 100 instead of 280 x 200 pixels" in array
+    assert "1 of 8 photos (6.png)" in gone and "its file cannot be read" in gone and "/gone" not in gone.split("(")[1]
+    assert notes_on_pictures([photo], extract_features([photo], OPTIONS)) == []
 
 
 def test_features_in_the_padding_of_the_networks_picture_are_left_out():

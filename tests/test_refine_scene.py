@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from manyview.errors import InputError
-from manyview.geometry import transform_pixels
+from manyview.geometry import intrinsics, transform_pixels
 from manyview.refine.exact_cameras import refine_cameras, refine_features
-from manyview.refine.options import RefineOptions
+from manyview.refine.options import GivenCameras, RefineOptions
+from manyview.refine.refine import RefinedScene
 from manyview.scene import Scene
 from sparse_worlds import PRINCIPAL_POINT, cameras_around, errors_of, network_scene, photographed
 
@@ -280,7 +281,25 @@ def test_photos_that_only_turn_keep_their_cameras_and_that_is_said():
     found = refine_features(scene, turning.features, OPTIONS)
     assert found.kept == "network" and replace(found.scene, warnings=()).equals(scene)
     assert any("no parallax" in told for told in found.warnings)
+    assert found.kept_because in found.warnings
+    assert RefinedScene(scene=found.scene, cameras=found).words.startswith("the network's cameras, since view0.jpg")
     assert all("no parallax" in outcome.reason for outcome in found.views)
+
+
+def test_near_copies_of_a_few_photos_are_refined():
+    generator = np.random.default_rng(0)
+    cameras = []
+    for place in cameras_around(2, step=14):
+        for _ in range(5):
+            matrix = place.world_from_camera.copy()
+            matrix[:3, 3] += 0.002 * generator.normal(size=3)
+            cameras.append(replace(place, world_from_camera=matrix))
+    shown = np.zeros((10, 1540), bool)
+    shown[:5, :800] = shown[5:, 740:] = True  # less than a tenth of all matches are between the places
+    world = photographed(cameras, points=1540, shown=shown, noise=0.2)
+    found = refine_features(network_scene(world, turn=4, shift=0.3), world.features, OPTIONS)
+    assert found.kept == "refined" and found.registered == tuple(range(10))
+    assert errors_of(found.scene, world.cameras)[0] < 1
 
 
 def test_a_thing_that_jumps_about_does_not_disturb_the_cameras():
@@ -324,7 +343,41 @@ def test_refined_cameras_that_explain_less_are_not_taken(world, monkeypatch):
     found = refine_features(scene, world.features, OPTIONS)
     assert found.kept == "network" and replace(found.scene, warnings=()).equals(scene)
     assert any("explain the matches better" in told for told in found.warnings)
+    assert found.kept_because in found.warnings and "explain the matches better" in found.kept_because
     assert found.registered == () and all("explain" in outcome.reason for outcome in found.views)
+
+
+def test_the_reason_why_the_networks_cameras_are_kept_is_no_other_warning():
+    turning = photographed(cameras_around(6, in_one_place=True))
+    noted = [replace(features, note="matched in a sketch") for features in turning.features]
+    given = GivenCameras(K=[intrinsics(900, (320, 240))] * 6)
+    found = refine_features(network_scene(turning), noted, OPTIONS, given=given)
+    assert len(found.warnings) > 1 and any("sketch" in told for told in found.warnings)
+    assert "no parallax" in found.kept_because and "sketch" not in found.kept_because
+
+
+def test_what_a_first_refinement_has_said_is_not_repeated_by_a_second(halves):
+    first = refine_features(network_scene(halves, turn=1, shift=0.05), halves.features, OPTIONS)
+    second = refine_features(first.scene, halves.features, OPTIONS)
+    assert first.warnings and set(first.warnings) <= set(second.warnings)
+    assert len(second.scene.warnings) == len(set(second.scene.warnings))
+
+
+def test_metres_stay_by_the_cameras_and_that_is_said(world):
+    scene = network_scene(world, turn=1, shift=0.05)
+
+    def spread(scene: Scene) -> float:
+        centres = scene.world_from_camera[:, :3, 3]
+        return float(np.median(np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(6, 1)]))
+
+    # The cameras tell what a metre is, and not the depth, which is another one's.
+    views = [replace(view, depth=2 * view.depth) for view in scene.views]
+    found = refine_features(replace(scene, views=views, metric=True), world.features, OPTIONS)
+    assert spread(found.scene) == pytest.approx(spread(scene), rel=0.05)
+    assert found.scene.metric and found.scene.world == "first camera"
+    np.testing.assert_array_equal(found.scene.views[0].camera.world_from_camera, np.eye(4))
+    assert [told for told in found.scene.warnings if "metres" in told] == list(found.warnings)
+    assert not refine_features(scene, world.features, OPTIONS).warnings
 
 
 # ------------------------------------------------------------------ intrinsics

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manyview.errors import ExportError
+from manyview.errors import ExportError, InputError
 from manyview.formats.lens import Lens
 from manyview.geometry import Camera, pixel_grid, points_from_depth
-from manyview.refine.straighten import straighten
+from manyview.refine.straighten import straight_point, straighten
+from manyview.refine.world import ImagePoint
 from manyview.scene import Provenance, Scene, SceneView, SparsePoints
 
 HEIGHT, WIDTH = 240, 320  # of the photo
@@ -126,6 +127,19 @@ def test_observations_are_where_the_new_camera_sees_the_points(distorted: Scene,
     np.testing.assert_allclose(projected, pixels, atol=1e-3)
     np.testing.assert_allclose(away, depth, rtol=1e-6)
     assert len(made.sparse) == 4  # points stay
+
+
+def test_places_in_a_photo_are_found_in_the_one_that_was_drawn_anew(distorted: Scene, tmp_path: Path) -> None:
+    made = straighten(distorted, {0: LENS}, tmp_path / "new")
+    assert distorted.sparse is not None and made.views[0].camera is not None
+    x, y = distorted.sparse.pixels[0]
+    moved = straight_point(made, {0: LENS}, ImagePoint(view=0, x=float(x), y=float(y)))
+    expected, _ = made.views[0].camera.project(distorted.sparse.points[:1])
+    np.testing.assert_allclose([moved.x, moved.y], expected[0], atol=1e-3)
+    assert np.hypot(moved.x - x, moved.y - y) > 2
+    assert straight_point(made, {}, moved) is moved  # of photos that were not drawn anew nothing moves
+    with pytest.raises(InputError, match="cut off"):
+        straight_point(made, {0: LENS}, ImagePoint(view=0, x=0, y=0))
 
 
 def test_a_view_without_a_photo_has_its_picture_straightened_alone(distorted: Scene, tmp_path: Path) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from manyview.errors import InputError
-from manyview.refine.world_wish import WorldWish, view_named
+from manyview.refine.world_wish import WorldWish, fulfilled, view_named
 from scenes import synthetic_scene
+
+FIRST = synthetic_scene().views[0].name
 
 
 def carried_out(wish: WorldWish):
     scene = synthetic_scene()
-    for change in wish.changes:
-        scene = change(scene).apply_to(scene)
-    return scene
+    return fulfilled(scene, wish.wishes(scene), {}, strict=True)
 
 
 def test_a_baseline_makes_metres() -> None:
@@ -47,15 +49,35 @@ def test_nothing_known_changes_nothing() -> None:
         (WorldWish(up="left"), "'left' is no number"),
         (WorldWish(up="0,nan,1"), "direction up"),
         (WorldWish(up="1,2"), "direction up"),
+        (WorldWish(up="0,0,0"), "direction up"),
         (WorldWish(baseline="nobody b 1"), "0 photos of the scene are named nobody"),
+        (WorldWish(baseline=f"{FIRST} {FIRST} 1"), "names one photo twice"),
+        (WorldWish(baseline=f"{FIRST} {FIRST} 0"), "--baseline: got 0 metres"),
+        (WorldWish(camera_height=-1.6), "--camera-height: got -1.6 metres"),
+        (WorldWish(distance=f"{FIRST} 1 1 {FIRST} 9999 1 2"), "outside"),
+        (WorldWish(distance=f"{FIRST} 1 1 {FIRST} 1 1 2"), "names one point twice"),
+        (WorldWish(gps=True), "0 photos have a GPS position"),
         (WorldWish(baseline="a b 1", camera_height=1.6), "two ways to the scale"),
         (WorldWish(gps=True, up="ground"), "two ways"),
         (WorldWish(gps=True, camera_height=1.6), "two ways"),
     ],
 )
-def test_what_cannot_be_meant_is_said(wish: WorldWish, words: str) -> None:
+def test_what_cannot_be_meant_is_said_before_the_scene_is_worked_on(wish: WorldWish, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        carried_out(wish)
+        wish.wishes(synthetic_scene())
+
+
+def test_what_cannot_be_found_later_is_an_error_or_a_warning_and_the_rest_is_done() -> None:
+    scene = synthetic_scene()
+    wishes = WorldWish(distance=f"{FIRST} 5 5 {FIRST} 10 5 2", up="0,-1,0.1").wishes(scene)
+    blind = replace(scene, views=tuple(replace(v, valid=np.zeros_like(v.valid)) for v in scene.views))
+    with pytest.raises(InputError, match="no depth"):
+        fulfilled(blind, wishes, {}, strict=True)
+    found = fulfilled(blind, wishes, {}, strict=False)
+    assert found.world == "gravity up" and not found.metric
+    assert [told for told in found.warnings if told not in scene.warnings] == [
+        f"--distance has had no effect: {FIRST} has no depth at (5, 5)"
+    ]
 
 
 def test_photos_are_found_by_name_with_or_without_ending() -> None:

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
 from manyview.app.report_graph import error_bars, graph_drawing, node_places, plain, shown_links
 from manyview.app.report_page import complete_report, report_page, save_report, thumbnails_of, worst_findings
 from manyview.errors import ExportError, InputError
-from manyview.geometry import Camera, Similarity, intrinsics
+from manyview.geometry import Camera, intrinsics
 from manyview.refine.pair_graph import pair_graph
 from manyview.refine.photo_reading import MeasuredPhotos, measure_photos
 from manyview.refine.photo_report import photo_report
-from manyview.refine.report import PhotoOutcome, RefineReport, Report, camera_movements, refine_report
+from manyview.refine.report import PhotoOutcome, RefineReport, Report, refine_report
 
 EVIL = 'a"><script>alert(1)</script>&amp;.png'
 
@@ -245,58 +244,6 @@ def test_reports_without_photos_or_with_infinite_numbers_are_errors() -> None:
         refine_report([], points=0)
     with pytest.raises(InputError, match="b: a number"):
         refine_report([PhotoOutcome(name="b", registered=True, error_after=float("nan"))], points=0)
-
-
-def cameras_at_random(seed: int, count: int = 6) -> list[Camera]:
-    random = np.random.default_rng(seed)
-    cameras = []
-    for _ in range(count):
-        matrix = np.eye(4)
-        matrix[:3, :3] = Rotation.random(random_state=int(random.integers(1 << 30))).as_matrix()
-        matrix[:3, 3] = random.normal(size=3)
-        cameras.append(Camera(K=intrinsics(500, (320, 240)), world_from_camera=matrix, width=640, height=480))
-    return cameras
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.1, 10))
-def test_a_change_of_frame_is_no_movement(seed: int, scale: float) -> None:
-    before = cameras_at_random(seed)
-    frame = Similarity(
-        scale=scale, rotation=Rotation.random(random_state=seed).as_matrix(), translation=np.array([1.0, -2, 3])
-    )
-    after = [
-        Camera(K=c.K, world_from_camera=frame.apply_to_camera(c.world_from_camera), width=640, height=480)
-        for c in before
-    ]
-    for movement in camera_movements(before, after):
-        assert movement is not None
-        assert movement.rotation_degrees == pytest.approx(0, abs=1e-5)
-        assert movement.translation == pytest.approx(0, abs=1e-9)
-
-
-def test_movements_are_angles_and_shares_of_the_scene() -> None:
-    before = cameras_at_random(3)
-    matrix = before[0].world_from_camera.copy()
-    matrix[:3, :3] = matrix[:3, :3] @ Rotation.from_rotvec([0, np.radians(7), 0]).as_matrix()
-    matrix[:3, 3] += [0.3, 0, 0]
-    moved = Camera(K=before[0].K, world_from_camera=matrix, width=640, height=480)
-    found = camera_movements(
-        before, [moved, None, *before[2:]], after_from_before=Similarity.identity(), scene_size=3.0
-    )
-    assert found[0] is not None and found[1] is None and found[2] is not None
-    assert found[0].rotation_degrees == pytest.approx(7)
-    assert found[0].translation == pytest.approx(0.1)
-    assert found[2].rotation_degrees == pytest.approx(0, abs=1e-6)
-
-
-def test_one_camera_or_none_can_be_compared() -> None:
-    (camera,) = cameras_at_random(1, 1)
-    (movement,) = camera_movements([camera], cameras_at_random(2, 1))
-    assert movement is not None and movement.translation == 0
-    assert camera_movements([None], [camera]) == [None]
-    with pytest.raises(InputError):
-        camera_movements([camera], [])
 
 
 def test_no_photo_is_advised_beside_one_that_shows_nothing() -> None:

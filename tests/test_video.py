@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from manyview.errors import InputError, NoValidImagesError
-from manyview.images import load_views
-from manyview.images.video import VideoSampler
+from manyview.images import View, load_views
+from manyview.images.decode import DecodeError
+from manyview.images.frames import WantedFrame, decode_frames, is_of_video
+from manyview.images.video import VideoSampler, frames_at
 
 av = pytest.importorskip("av")
 
@@ -213,3 +215,101 @@ def test_bad_options_are_named(tmp_path: Path, options: dict) -> None:
 def test_frames_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoValidImagesError, match="max_pixels"):
         load_views(write_video(tmp_path / "clip.mp4", [0, 0.1]), max_pixels=1000)
+
+
+# ------------------------------------------------------------------ the same frames once more
+@pytest.mark.parametrize(("suffix", "rotation"), [("mp4", 0), ("mp4", 90), ("mkv", 0), ("avi", 0)])
+def test_frames_are_decoded_again_to_the_same_pixels(tmp_path: Path, suffix: str, rotation: int) -> None:
+    path = write_video(tmp_path / f"clip.{suffix}", np.arange(0, 4, 0.07), rotation=rotation)
+    first = {frame.timestamp: np.asarray(frame.image) for frame in VideoSampler(path, fps=3)}
+    again = [(time, np.asarray(image)) for time, image in frames_at(path, [*reversed(first), *first])]
+    assert [time for time, _ in again] == sorted(first) and len(first) == 12
+    for time, pixels in again:
+        np.testing.assert_array_equal(pixels, first[time])
+
+
+def test_time_stamps_that_were_rounded_on_the_way_are_found(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", np.arange(0, 2, 1 / 30))
+    times = [round(frame.timestamp, 6) for frame in VideoSampler(path, fps=10)]
+    assert [time for time, _ in frames_at(path, times)] == times
+
+
+def test_frames_that_are_not_there_any_more_are_an_error_after_the_others(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", np.arange(0, 2, 0.1))
+    frames = frames_at(path, [0.5, 0.55, 1.0, 7.0])
+    assert next(frames)[0] == 0.5 and next(frames)[0] == 1.0
+    with pytest.raises(DecodeError, match=r"clip\.mp4: 2 of 4 frames are not there any more.* 0\.550 s"):
+        next(frames)
+
+
+def test_no_more_is_decoded_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "clip.mp4", np.arange(0, 5, 0.1))
+    turned: list[object] = []
+    monkeypatch.setattr("manyview.images.video._upright", lambda frame: (turned.append(frame), True))
+    frames = frames_at(path, [1.0, 2.0, 3.0])
+    assert turned == []
+    next(frames)
+    assert len(turned) == 1  # only frames that were asked for become pictures, and one at a time
+    frames.close()
+
+
+def wanted(view: View, **changes) -> WantedFrame:
+    assert view.source is not None and view.timestamp is not None
+    known = {
+        "video": view.source,
+        "timestamp": view.timestamp,
+        "original_size": view.original_size,
+        "pixels": view.pixels,
+        "original_from_pixels": view.original_from_network,
+    }
+    return WantedFrame(**(known | changes))
+
+
+def test_frames_of_views_come_back_at_their_full_size(tmp_path: Path) -> None:
+    paths = [
+        write_video(tmp_path / name, np.arange(0, 4, 0.1), rotation=turn)
+        for name, turn in (("a.mp4", 0), ("b.mp4", 90))
+    ]
+    views = [list(load_views(path, size=32, fit="pad")) for path in paths]
+    assert views[0][0].size < (HEIGHT, WIDTH)
+    mixed = [views[0][2], views[1][1], views[0][0], views[0][2]]
+    found = dict(decode_frames([wanted(view) for view in mixed]))
+    assert sorted(found) == [0, 1, 2, 3]
+    for index, view in enumerate(mixed):
+        image = found[index]
+        assert not isinstance(image, str) and (image.height, image.width) == view.original_size
+        assert abs(_level(np.asarray(image)) - _level(view.pixels)) < 2
+
+
+def test_why_a_frame_cannot_be_had_is_said(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", np.arange(0, 6, 0.1))
+    first, _, third = list(load_views(path, size=32, fps=0.5))
+    found = dict(
+        decode_frames(
+            [
+                wanted(first),
+                wanted(first, original_size=(HEIGHT, WIDTH - 2)),
+                wanted(third, timestamp=third.timestamp + 0.03),
+                wanted(third, pixels=first.pixels),
+                wanted(third, video=str(tmp_path / "gone.mp4")),
+            ]
+        )
+    )
+    assert not isinstance(found[0], str)
+    reasons = [
+        "changed its size",
+        "not there any more",
+        "shows something else at 4.000 s",
+        "cannot be opened as a video",
+    ]
+    for index, reason in enumerate(reasons, start=1):
+        words = found[index]
+        assert isinstance(words, str) and reason in words
+
+
+def test_a_picture_drawn_of_a_frame_is_a_photo(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", [0, 0.1])
+    next(iter(VideoSampler(path))).image.save(tmp_path / "drawn.png")
+    assert is_of_video(str(path), 0.0) and is_of_video(str(tmp_path / "gone.mp4"), 0.0)
+    assert not is_of_video(str(tmp_path / "drawn.png"), 0.0)
+    assert not is_of_video(str(path), None) and not is_of_video(None, 0.0)

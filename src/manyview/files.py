@@ -40,22 +40,47 @@ def staged(
         ExportError: a file is there already and `overwrite` is False; or it is not listed in the manifest, so that it
             is not ours to replace; or the disk refuses.
     """
+    with scratch_in(folder) as staging:
+        try:
+            yield staging
+            stale = _stale(folder, staging, keep) if whole else set()
+            _move_in(staging, folder, overwrite=overwrite, last=last, stale=stale)
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+
+
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """Give an empty folder inside `folder`, for what is made before a result can be written; it is deleted at the end.
+
+    `folder` is made if it is missing, and goes again if nothing was put into it.
+
+    Raises:
+        ExportError: the disk refuses.
+    """
     is_new = not folder.exists()
-    staging = None
+    scratch = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
-        yield staging
-        stale = _stale(folder, staging, keep) if whole else set()
-        _move_in(staging, folder, overwrite=overwrite, last=last, stale=stale)
-    except OSError as error:
-        raise ExportError(f"cannot write into {folder}: {error}", hint="Check the path and the free space.") from error
+        scratch = _new_scratch(folder)
+        yield scratch
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         if is_new:
             with suppress(OSError):  # it holds files: the block ended well
                 folder.rmdir()
+
+
+def _new_scratch(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> ExportError:
+    return ExportError(f"cannot write into {folder}: {error}", hint="Check the path and the free space.")
 
 
 def refuse_results(folder: Path, *, overwrite: bool, names: Iterable[str] = ()) -> None:
@@ -194,6 +219,7 @@ def _claim(name: str, taken: set[str]) -> str:
 def _move_in(staging: Path, folder: Path, *, overwrite: bool, last: str, stale: set[str]) -> None:
     made = _files_below(staging)
     owned = owned_files(folder)
+    _aim_links(staging, folder, made)
     names = [name for name in made if not _is_shared(staging / name, folder / name, name, owned)]
     _refuse_conflicts(folder, names, owned, overwrite=overwrite)
     _write_manifest(staging, folder, owned.union(names), complete=False)
@@ -252,6 +278,15 @@ def _set_permissions(path: Path, allowed: int) -> None:
     """Some writers make files that only their owner can read: let them have what other new files have."""
     if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != allowed:
         path.chmod(allowed)
+
+
+def _aim_links(staging: Path, folder: Path, made: Iterable[str]) -> None:
+    """Let links to files that are moved in as well lead to where these will be."""
+    inside = staging.resolve()
+    for link in (staging / name for name in made):
+        if link.is_symlink() and (end := link.resolve()).is_relative_to(inside):
+            link.unlink()
+            link.symlink_to(folder.resolve() / end.relative_to(inside))
 
 
 def _is_shared(source: Path, target: Path, name: str, owned: set[str]) -> bool:

@@ -322,22 +322,26 @@ class Scene:
         *,
         options: ExportOptions | None = None,
         overwrite: bool = False,
+        drawn: Path | None = None,
     ) -> list[Path]:
         """`save` and `export` at once; with `overwrite`, nothing of an earlier result of ours is left in `folder`.
 
-        Only files that our manifest lists are deleted, and none that this scene's photos are.
+        Only files that our manifest lists are deleted, and none that this scene's photos are. A folder of photos that
+        were `drawn` for this scene comes along under its own name, and the scene that is written refers to these.
 
         Raises:
             ExportError: as `save` and `export`; then the folder is as it was.
         """
         from manyview.scene_files import SCENE_JSON, write_scene
+        from manyview.scene_photos import bring_photos
 
         exporters = [_known_exporters()[name].load() for name in check_formats(formats)]
         folder = Path(folder)
         photos = [Path(view.source) for view in self.views if view.source is not None]
         with staged(folder, overwrite=overwrite, last=SCENE_JSON, whole=overwrite, keep=photos) as staging:
-            written = write_scene(self, staging)
-            linked = self.group(0)
+            said, shown = bring_photos(self, drawn, staging, folder)
+            written = [*sorted(path for path in staging.rglob("*") if path.is_file()), *write_scene(said, staging)]
+            linked = shown.group(0)
             written = [p for export in exporters for p in export(linked, staging, options or ExportOptions())] + written
         return [folder / path.relative_to(staging) for path in dict.fromkeys(written)]
 
@@ -381,6 +385,8 @@ def result_names(formats: Sequence[str]) -> list[str]:
 def check_formats(names: Sequence[str]) -> list[str]:
     """The names without repetition, after a check that there is an exporter for each.
 
+    "splat-ready" comes last: it extends files that "colmap" and "nerfstudio" write, too.
+
     Raises:
         ExportError: an unknown format.
     """
@@ -388,7 +394,7 @@ def check_formats(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in known:
             raise ExportError(f"there is no format {name!r}", hint=f"Known formats: {', '.join(sorted(known))}.")
-    return list(dict.fromkeys(names))
+    return sorted(dict.fromkeys(names), key=lambda name: name == "splat-ready")
 
 
 def _in_own_group(view: SceneView) -> SceneView:

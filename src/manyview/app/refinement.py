@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from manyview.app.report_page import REPORT_JSON, REPORT_PAGE, save_report
 from manyview.errors import InputError
 from manyview.images import Inputs, Progress
 from manyview.methods.model import load
 from manyview.refine.densify import DensifyOptions
+from manyview.refine.lenses import intrinsics_of_photos
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.photo_matches import match_scene
-from manyview.refine.photo_reading import measure_photos, measure_views
+from manyview.refine.photo_reading import MeasuredPhotos, measure_photos, measure_views
 from manyview.refine.photo_report import photo_report
-from manyview.refine.refine import RefinedScene, refine_scene
+from manyview.refine.refine import RefinedScene, cameras_from, refine_scene
 from manyview.refine.refined_report import graph_of, report_of
-from manyview.refine.world_wish import WorldWish
+from manyview.refine.world_wish import WorldWish, fulfilled
 from manyview.scene import Scene
+from manyview.scene_photos import UNDISTORTED
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +37,7 @@ class Work:
         world: what is known of scale and orientation.
         K: (3, 3) known intrinsics of all photos, original pixels.
         cameras_are_known: the scene's cameras are exact or near, as `bundle_adjust.known_cameras` says.
-        undistorted: folder for photos that are drawn anew.
         device: of the dense search.
-        overwrite: replace what is there from an earlier run.
     """
 
     bundle_adjust: RefineOptions | None
@@ -47,31 +45,27 @@ class Work:
     world: WorldWish
     K: Sequence[Sequence[float]] | None
     cameras_are_known: bool
-    undistorted: Path
     device: torch.device
-    overwrite: bool
 
     def checked(self) -> Work:
         """The same, if there is something to do.
 
         Raises:
-            InputError: there is nothing to do, or options are given that only concern bundle adjustment.
+            InputError: there is nothing to do.
         """
         if self.bundle_adjust is None and self.densify is None and self.world.is_empty:
             raise InputError(
                 "there is nothing to do",
                 hint="Add --bundle-adjust, --densify, or what is known of scale and orientation (--help).",
             )
-        if self.bundle_adjust is None and (self.K is not None or self.cameras_are_known):
-            raise InputError(
-                "--intrinsics and --known-cameras concern bundle adjustment", hint="Add --bundle-adjust, or leave out."
-            )
         return self
 
     @property
     def names(self) -> list[str]:
-        """Of the files beside the scene that it makes."""
-        return [] if self.bundle_adjust is None else [REPORT_JSON, REPORT_PAGE]
+        """Of the files and folders beside the scene that it may make."""
+        if self.bundle_adjust is None:
+            return []
+        return [REPORT_JSON, REPORT_PAGE, *([UNDISTORTED] if self.bundle_adjust.has_distortion else [])]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,8 +88,20 @@ class WorkResult:
         return save_report(folder, measured, graph=graph, refined=report, title=title, overwrite=overwrite)
 
 
-def carry_out(scene: Scene, work: Work, *, progress: Progress | None = None) -> WorkResult:
-    """Refine cameras, search dense depth, then scale and turn the world."""
+def carry_out(scene: Scene, work: Work, *, drawn: Path, progress: Progress | None = None) -> WorkResult:
+    """Refine cameras, search dense depth, then scale and turn the world.
+
+    Args:
+        scene: is not changed.
+        work: what is known of scale and orientation is checked before anything is done. Where it turns out afterwards
+            that nothing follows from it, that is a warning, so that the other work is not lost.
+        drawn: folder for photos that are drawn anew.
+        progress: called as (done, total, what).
+
+    Raises:
+        InputError: what is given does not fit the scene; or the world is all that is to be changed, and cannot be.
+    """
+    wishes = work.world.wishes(scene)
     words, refined, result = "as they were", None, scene
     if work.bundle_adjust is not None:
         refined = refine_scene(
@@ -103,8 +109,7 @@ def carry_out(scene: Scene, work: Work, *, progress: Progress | None = None) -> 
             work.bundle_adjust,
             given=_given(scene, work),
             densify=work.densify,
-            photos=work.undistorted,
-            overwrite=work.overwrite,
+            photos=drawn,
             device=work.device,
             progress=progress,
         )
@@ -112,14 +117,25 @@ def carry_out(scene: Scene, work: Work, *, progress: Progress | None = None) -> 
     elif work.densify is not None:
         from manyview.refine.scene_depth import densify_scene
 
-        result = densify_scene(scene, work.densify, device=work.device, progress=progress).scene
-    for change in work.world.changes:
-        result = change(result).apply_to(result)
+        result = densify_scene(_in_doubt(scene), work.densify, device=work.device, progress=progress).scene
+    lenses = {} if refined is None else refined.lenses
+    result = fulfilled(result, wishes, lenses, strict=work.bundle_adjust is None and work.densify is None)
     return WorkResult(scene=result, words=words, before=scene, refined=refined, progress=progress)
 
 
+def _in_doubt(scene: Scene) -> Scene:
+    """With a warning, if dense depth is to be searched with cameras that are only a network's."""
+    if cameras_from(scene) != "network":
+        return scene
+    told = (
+        "dense depth needs exact cameras, and these are the network's: little will be confirmed, and it may be wrong; "
+        "refine them first (--bundle-adjust)"
+    )
+    return replace(scene, warnings=(*scene.warnings, told))
+
+
 def _given(scene: Scene, work: Work) -> GivenCameras | None:
-    K = None if work.K is None else [np.asarray(work.K, dtype=np.float64)] * len(scene.views)
+    K = None if work.K is None else intrinsics_of_photos(scene.views, work.K)
     cameras = [None if view.camera is None else view.camera.world_from_camera for view in scene.views]
     if K is None and not work.cameras_are_known:
         return None
@@ -147,6 +163,7 @@ def report_on_photos(
     graph = None
     if model is not None and len(measured.photos) > 1:
         scene = load(model, device=device).reconstruct(inputs, progress=progress)
+        measured = replace(measured, warnings=(*measured.warnings, *_unmatched(measured, scene)))
         graph = graph_of(scene.views, match_scene(scene.views, RefineOptions()), with_cameras=False)
     files = save_report(folder, measured, graph=graph, overwrite=overwrite)
     found = photo_report(measured)
@@ -157,6 +174,18 @@ def report_on_photos(
         "in doubt": sum(any(f.severity == "doubt" for f in photo.findings) for photo in found.photos),
     }
     if graph is not None:
+        figures["matched"] = len(graph.photos)
         figures["connected parts"] = len(graph.components)
         figures["photos worth adding"] = len(graph.worth_adding)
     return figures, files
+
+
+def _unmatched(measured: MeasuredPhotos, scene: Scene) -> list[str]:
+    """Which photos are in the report but not in the graph, and why: the network takes no picture of them."""
+    why = dict(scene.skipped)
+    matched = {view.name for view in scene.views}
+    return [
+        f"{photo.name} is not matched with the others: {why.get(photo.name, 'the network left it out')}"
+        for photo in measured.photos
+        if photo.name not in matched
+    ]

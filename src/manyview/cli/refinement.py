@@ -26,13 +26,15 @@ from manyview.cli.shared import (
     listed,
     one_of,
 )
+from manyview.errors import InputError
 
 CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "OPENCV")
-UNDISTORTED = "undistorted"  # in the output: photos of lenses with distortion, drawn anew
+_ABOUT_ADJUSTMENT = ("camera_model", "focal", "intrinsics", "fix_intrinsics", "known_cameras", "loss", "threads")
 
 
 @app.command()
 def refine(
+    context: typer.Context,
     scene: Annotated[Path, typer.Argument(help="A folder that `reconstruct` or `import` wrote.")],
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -59,7 +61,7 @@ def refine(
     loss: Annotated[str, typer.Option(help="Of bundle adjustment: soft_l1, huber, cauchy or none.")] = "soft_l1",
     threads: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Of matching and mapping; 1 gives equal results to the last bit. Default: all cores."),
+        typer.Option(min=1, help="Of features and matching; results do not depend on it. Default: all cores."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random draw.")] = 0,
     distance: Annotated[
@@ -91,13 +93,16 @@ def refine(
     """Make a scene's cameras exact, its depth dense, its world metric and upright."""
     from manyview.app.console import print_json, progress_bars, show_summary, summarise
     from manyview.app.refinement import Work, carry_out
-    from manyview.files import refuse_results
+    from manyview.files import refuse_results, scratch_in
     from manyview.methods.devices import choose_device
     from manyview.refine.densify import DensifyOptions
     from manyview.refine.options import RefineOptions
     from manyview.refine.world_wish import WorldWish
     from manyview.scene import Scene, check_formats, result_names
+    from manyview.scene_photos import UNDISTORTED
 
+    _refuse_without(context, "bundle_adjust", _ABOUT_ADJUSTMENT)
+    _refuse_without(context, "densify", ("dense_size",))
     folder = output or scene / "refined"
     formats = check_formats(listed(export))
     exported = export_options(percentile, include_low_confidence, copy_images, masks)
@@ -116,19 +121,33 @@ def refine(
         world=WorldWish(distance=distance, baseline=baseline, camera_height=camera_height, gps=gps, up=up, seed=seed),
         K=intrinsics_of(intrinsics),
         cameras_are_known=known_cameras is not None,
-        undistorted=folder / UNDISTORTED,
         device=choose_device(device),
-        overwrite=overwrite,
     ).checked()
     refuse_results(folder, overwrite=overwrite, names=[*result_names(formats), *work.names])
     start = time.perf_counter()
-    with progress_bars(quiet=as_json) as progress:
-        result = carry_out(Scene.load(scene), work, progress=progress)
+    with progress_bars(quiet=as_json) as progress, scratch_in(folder) as scratch:
+        drawn = scratch / UNDISTORTED
+        result = carry_out(Scene.load(scene), work, drawn=drawn, progress=progress)
         progress(0, 1, "writing files")
-        files = result.scene.write(folder, formats, options=exported, overwrite=overwrite)
+        files = result.scene.write(folder, formats, options=exported, overwrite=overwrite, drawn=drawn)
         files += result.save_report(folder, overwrite=overwrite)
-    figures = summarise(result.scene, exported, files, time.perf_counter() - start, cameras=result.words)
+    seconds = time.perf_counter() - start
+    figures = summarise(result.scene, exported, files, seconds, cameras=result.words, before=result.before)
     print_json(figures) if as_json else show_summary(figures)
+
+
+def _refuse_without(context: typer.Context, needed: str, names: tuple[str, ...]) -> None:
+    """Raise InputError if options are given that do nothing without another."""
+    if context.params[needed]:
+        return
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        others, option = ", ".join(map(_option, given)), _option(needed)
+        raise InputError(f"{others}: of no use without {option}", hint=f"Add {option}, or leave out.")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @app.command()
@@ -185,26 +204,26 @@ def import_(
 ) -> None:
     """Take over cameras from COLMAP or a transforms.json, and add depth by a network."""
     from manyview.app.console import print_json, progress_bars, show_summary, summarise
-    from manyview.files import refuse_results
+    from manyview.files import refuse_results, scratch_in
     from manyview.methods.importing import import_scene
     from manyview.scene import check_formats, result_names
+    from manyview.scene_photos import UNDISTORTED
 
     formats = check_formats(listed(export))
     exported = export_options(percentile, False, copy_images, masks)
-    refuse_results(output, overwrite=overwrite, names=result_names(formats))
+    refuse_results(output, overwrite=overwrite, names=[*result_names(formats), UNDISTORTED])
     start = time.perf_counter()
-    with progress_bars(quiet=as_json) as progress:
+    with progress_bars(quiet=as_json) as progress, scratch_in(output) as scratch:
         scene = import_scene(
             source,
             photos=photos,
             model=None if model == "none" else model,
-            undistorted=output / UNDISTORTED,
+            undistorted=scratch / UNDISTORTED,
             metric=metric,
             device=device,
-            overwrite=overwrite,
             progress=progress,
         )
-        files = scene.write(output, formats, options=exported, overwrite=overwrite)
+        files = scene.write(output, formats, options=exported, overwrite=overwrite, drawn=scratch / UNDISTORTED)
     seconds = time.perf_counter() - start
     figures = summarise(scene, exported, files, seconds, cameras=f"given by {source}")
     print_json(figures) if as_json else show_summary(figures)

@@ -74,7 +74,7 @@ def _write(
     words: str,
 ) -> list[Path]:
     sparse = folder / "sparse" / "0"
-    sparse.mkdir(parents=True)
+    sparse.mkdir(parents=True, exist_ok=True)  # there already where the folder for splat trainers is written, too
     model.write_binary(str(sparse))
     about = {
         **statement(scene),
@@ -96,7 +96,8 @@ def _matched(
     Of more than `options.max_colmap_points` those that most views see are kept, and of equals the most exact ones.
     """
     seen_here = np.isin(sparse.view, indices)
-    count = np.bincount(sparse.point[seen_here], minlength=len(sparse))
+    seen = np.unique(np.column_stack([sparse.point, sparse.view])[seen_here], axis=0)  # a view may see a point twice
+    count = np.bincount(seen[:, 0], minlength=len(sparse))
     order = np.lexsort((sparse.errors, -count))
     kept = order[count[order] > 1][: options.max_colmap_points]
     row_of = np.full(len(sparse), -1, dtype=np.int64)

@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import warnings
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,7 @@ from manyview.files import SHARED_FOLDER, unique_file_names
 from manyview.formats.describe import views_with_camera
 from manyview.geometry.cameras import Camera
 from manyview.images.decode import DecodeError, DecodeLimits, decode_photo, pillow_pixel_limit
+from manyview.images.frames import WantedFrame, decode_frames, is_of_video
 from manyview.images.sniff import sniff
 from manyview.scene import ExportOptions, Scene, SceneView
 
@@ -56,9 +59,9 @@ class PlacedPicture:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a view's picture comes about: the photo as it is, decoded and turned upright, or the network's picture."""
+    """How a view's picture comes about: the photo as it is or decoded, a video's frame, or the network's picture."""
 
-    how: Literal["as it is", "decoded", "network"]
+    how: Literal["as it is", "decoded", "frame", "network"]
     image_format: str
     note: str = ""
 
@@ -67,27 +70,42 @@ def place_pictures(scene: Scene, folder: Path, options: ExportOptions) -> list[P
     """Put one upright picture for each view with a camera into `folder/images`.
 
     Photos that are stored upright are linked or copied. Photos that are turned by a flag, or of a format that few
-    programs read, are decoded and written at their original size. Frames of videos, arrays, and photos that are no
-    longer what they were have only the picture that the network saw; their camera is then given in its pixels.
+    programs read, are decoded and written at their original size, and so are frames of videos. Arrays, and photos and
+    videos that are no longer what they were, have only the picture that the network saw; their camera is then given in
+    its pixels.
     """
     chosen = views_with_camera(scene, "the folder of pictures", options)
     plans = [_plan(view) for _, view, _ in chosen]
     names = unique_file_names(_with_suffix(view, plan) for (_, view, _), plan in zip(chosen, plans, strict=True))
     (folder / SHARED_FOLDER).mkdir(exist_ok=True)
-    placed = []
-    for (index, view, camera), plan, name in zip(chosen, plans, names, strict=True):
-        path = folder / SHARED_FOLDER / name
-        is_there = os.path.lexists(path)  # another format of the same export has put it there
-        plan = _as_placed(view, plan, path) if is_there else _place(view, plan, path, options)
+    paths = [folder / SHARED_FOLDER / name for name in names]
+    plans = _place_all([view for _, view, _ in chosen], plans, paths, options)
+    for (_, view, _), plan in zip(chosen, plans, strict=True):
         if plan.note:
             logger.warning("%s: %s", view.name, plan.note)
-        placed.append(_placed(index, view, camera, plan, f"{SHARED_FOLDER}/{name}"))
-    return placed
+    return [
+        _placed(index, view, camera, plan, f"{SHARED_FOLDER}/{name}")
+        for (index, view, camera), plan, name in zip(chosen, plans, names, strict=True)
+    ]
+
+
+def frame_of(view: SceneView) -> WantedFrame:
+    """The frame of a video that a view was made of."""
+    assert view.source is not None and view.timestamp is not None
+    return WantedFrame(
+        video=view.source,
+        timestamp=view.timestamp,
+        original_size=view.original_size,
+        pixels=view.image,
+        original_from_pixels=view.original_from_network,
+    )
 
 
 def _plan(view: SceneView) -> _Plan:
-    if view.source is None or view.timestamp is not None:
+    if view.source is None:
         return _network_plan("not from a photo")
+    if is_of_video(view.source, view.timestamp):
+        return _Plan("frame", "PNG")
     path = Path(view.source)
     try:
         content = sniff(path)
@@ -126,6 +144,28 @@ def _with_suffix(view: SceneView, plan: _Plan) -> str:
     return view.name if view.name.lower().endswith(suffixes) else view.name + suffixes[0]
 
 
+def _place_all(
+    views: Sequence[SceneView], plans: Sequence[_Plan], paths: Sequence[Path], options: ExportOptions
+) -> list[_Plan]:
+    """Make the files that are not there yet, frames of videos in one pass; returns the plans that were carried out."""
+    done, frames = list(plans), []
+    for place, (view, plan, path) in enumerate(zip(views, plans, paths, strict=True)):
+        if os.path.lexists(path):  # another format of the same export has put it there
+            done[place] = _as_placed(view, plan, path)
+        elif plan.how == "frame":
+            frames.append(place)
+        else:
+            done[place] = _place(view, plan, path, options)
+    with closing(decode_frames([frame_of(views[place]) for place in frames])) as decoded:
+        for number, found in decoded:
+            place = frames[number]
+            if isinstance(found, str):
+                done[place] = _network_plan(found)
+                found = Image.fromarray(views[place].image)
+            _save(found, paths[place], "PNG")
+    return done
+
+
 def _place(view: SceneView, plan: _Plan, path: Path, options: ExportOptions) -> _Plan:
     """Make the file; returns the plan that was carried out."""
     if plan.how == "as it is":
@@ -149,7 +189,7 @@ def _place(view: SceneView, plan: _Plan, path: Path, options: ExportOptions) -> 
 
 def _as_placed(view: SceneView, plan: _Plan, path: Path) -> _Plan:
     """The plan that was carried out for a file that is there: a photo that could not be decoded gave way."""
-    if plan.how != "decoded":
+    if plan.how not in ("decoded", "frame"):
         return plan
     with Image.open(path) as image:
         is_photo = (image.height, image.width) == tuple(view.original_size)

@@ -35,8 +35,8 @@ _MIRRORED = (2, 4, 5, 7)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SparsePoints:
-    """P points that a reconstruction has found.
+class PosedPoints:
+    """P points that a file has beside its cameras.
 
     Attributes:
         points: (P, 3) float64, world frame.
@@ -72,7 +72,7 @@ class PosedPhotos:
     paths: tuple[Path, ...]
     cameras: tuple[Camera, ...]
     lenses: tuple[Lens | None, ...]
-    points: SparsePoints | None = None
+    points: PosedPoints | None = None
     metric: bool = False
     source: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
@@ -128,7 +128,7 @@ def place_photo(name: str, path: Path, camera: pycolmap.Camera, world_from_camer
     Raises:
         InputError: the photo is missing or cannot be read, has another shape than the camera, or is stored mirrored.
     """
-    stored, orientation = _stored_size(path)
+    stored, orientation = _checked_photo(path)
     given = (camera.height, camera.width)
     upright = (stored[1], stored[0]) if orientation in (5, 6, 7, 8) else stored
     if not _same_shape(given, stored):
@@ -156,7 +156,7 @@ def place_photo(name: str, path: Path, camera: pycolmap.Camera, world_from_camer
 
 def posed_photos(
     photos: Sequence[PlacedPhoto],
-    points: SparsePoints | None,
+    points: PosedPoints | None,
     *,
     metric: bool,
     source: str,
@@ -206,8 +206,11 @@ def scene_without_depth(posed: PosedPhotos, *, size: int = 512, progress: Progre
 
 
 # ------------------------------------------------------------------ stored and upright
-def _stored_size(path: Path) -> tuple[tuple[int, int], int]:
-    """(height, width) of the stored pixels, and the orientation flag that is still to be applied to them."""
+def _checked_photo(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) of the stored pixels, and the orientation flag that is still to be applied to them.
+
+    The pixels are decoded, too, so that one damaged photo is left out before a whole set is worked on.
+    """
     if not path.is_file():
         raise InputError("no such file", hint=f"Expected {path}.")
     content = sniff(path)
@@ -217,11 +220,14 @@ def _stored_size(path: Path) -> tuple[tuple[int, int], int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return (image.height, image.width), image.getexif().get(_ORIENTATION_TAG, 1)
+                found = (image.height, image.width), image.getexif().get(_ORIENTATION_TAG, 1)
+                image.draft(None, (1, 1))  # all of a JPEG is read, but only a small picture made of it
+                image.load()
+                return found
     except UnidentifiedImageError:  # HEIF, whose decoder turns pictures itself
         return decode_photo(path, decode_limits()).original_size, 1
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot be read: {error}") from error
+    except Exception as error:  # decoders raise almost anything on damaged bytes
+        raise InputError(f"cannot be read: {str(error).strip() or type(error).__name__}") from error
 
 
 def decode_limits() -> DecodeLimits:

@@ -11,7 +11,7 @@ from manyview.errors import InputError
 from manyview.files import read_json
 from manyview.formats.colmap import Observations
 from manyview.formats.describe import HALF_PIXEL
-from manyview.formats.posed_photos import PlacedPhoto, PosedPhotos, SparsePoints, place_photo, posed_photos
+from manyview.formats.posed_photos import PlacedPhoto, PosedPhotos, PosedPoints, place_photo, posed_photos
 from manyview.geometry.cameras import invert_rigid, transform_pixels
 from manyview.images.sources import natural_key
 
@@ -37,7 +37,12 @@ def read_colmap(folder: str | Path, photos: str | Path | None = None, *, metric:
     Raises:
         InputError: there is no model that can be read, or none of its photos can be used.
     """
-    model_folder = _model_folder(Path(folder))
+    model_folder = find_model(Path(folder))
+    if model_folder is None:
+        raise InputError(
+            f"{folder} has no COLMAP model",
+            hint="Expected cameras, images and points3D as .bin or .txt, or sparse/0 with them.",
+        )
     photos = _photo_folder(Path(folder), model_folder) if photos is None else Path(photos)
     model = _read(model_folder)
     registered = sorted((model.images[number] for number in model.reg_image_ids()), key=lambda i: natural_key(i.name))
@@ -59,14 +64,12 @@ def read_colmap(folder: str | Path, photos: str | Path | None = None, *, metric:
     return posed_photos(placed, points, metric=metric, source=str(model_folder), skipped=skipped)
 
 
-def _model_folder(folder: Path) -> Path:
+def find_model(folder: Path) -> Path | None:
+    """Where a COLMAP model lies in its own or its project's folder; None if there is none."""
     for place in _PLACES:
         if any((folder / place / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
             return folder / place
-    raise InputError(
-        f"{folder} has no COLMAP model",
-        hint="Expected cameras, images and points3D as .bin or .txt, or sparse/0 with them.",
-    )
+    return None
 
 
 def _photo_folder(folder: Path, model_folder: Path) -> Path:
@@ -100,12 +103,12 @@ def _world_from_camera(image: pycolmap.Image) -> np.ndarray:
 
 def _points(
     model: pycolmap.Reconstruction, images: list[pycolmap.Image], photos: list[PlacedPhoto]
-) -> SparsePoints | None:
+) -> PosedPoints | None:
     if not model.points3D:
         return None
     numbers = sorted(model.points3D)
     rows = {number: row for row, number in enumerate(numbers)}
-    return SparsePoints(
+    return PosedPoints(
         points=np.array([model.points3D[number].xyz for number in numbers], dtype=np.float64),
         colours=np.array([model.points3D[number].color for number in numbers], dtype=np.uint8),
         observations=tuple(_observations(*each, rows) for each in zip(images, photos, strict=True)),

@@ -12,7 +12,7 @@ import numpy as np
 from manyview.errors import InputError
 from manyview.files import read_json
 from manyview.formats.nerfstudio import OPENCV_FROM_OPENGL
-from manyview.formats.posed_photos import PlacedPhoto, PosedPhotos, SparsePoints, place_photo, posed_photos
+from manyview.formats.posed_photos import PlacedPhoto, PosedPhotos, PosedPoints, place_photo, posed_photos
 from manyview.geometry.similarity import Similarity
 from manyview.images.sources import IMAGE_EXTENSIONS
 
@@ -207,7 +207,7 @@ def _before_transform(described: Mapping[str, Any], path: Path) -> Similarity:
     return after.compose(applied).inverse()
 
 
-def _points(described: Mapping[str, Any], path: Path, world: Similarity) -> SparsePoints | None:
+def _points(described: Mapping[str, Any], path: Path, world: Similarity) -> PosedPoints | None:
     name = described.get("ply_file_path")
     if name is None:
         return None
@@ -220,7 +220,7 @@ def _points(described: Mapping[str, Any], path: Path, world: Similarity) -> Spar
         raise InputError(
             f"cannot read the points of {path}: {error}", hint=f"Remove ply_file_path, or mend {name}."
         ) from error
-    return SparsePoints(points=world.apply(vertices), colours=_colours(cloud, len(vertices)))
+    return PosedPoints(points=world.apply(vertices), colours=_colours(cloud, len(vertices)))
 
 
 def _colours(cloud: Any, count: int) -> np.ndarray:

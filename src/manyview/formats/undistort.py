@@ -12,9 +12,10 @@ from PIL import Image
 from manyview.files import SHARED_FOLDER, staged, unique_file_names
 from manyview.formats.colmap import Observations
 from manyview.formats.lens import Lens, pinhole_within
-from manyview.formats.posed_photos import PosedPhotos, SparsePoints, decode_limits
+from manyview.formats.posed_photos import PosedPhotos, PosedPoints, decode_limits
 from manyview.geometry.cameras import Camera, pixel_grid
 from manyview.images.decode import decode_photo
+from manyview.images.exif import carried_exif
 
 _STRIP_PIXELS = 1_000_000  # of these, rays are made at a time
 _LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".heic", ".heif", ".hif", ".avif")
@@ -24,8 +25,8 @@ _JPEG_QUALITY = 95
 def undistort_photos(posed: PosedPhotos, folder: str | Path, *, overwrite: bool = False) -> PosedPhotos:
     """Draw the photos of lenses with distortion anew, as pinhole cameras of the same size see them.
 
-    They go into `folder/images`, at their original size, upright, without empty borders; photos of pinhole cameras
-    stay where they are. Observations of points move along.
+    They go into `folder/images`, at their original size, upright, without empty borders, with what their EXIF says of
+    time, place and camera; photos of pinhole cameras stay where they are. Observations of points move along.
 
     Raises:
         InputError: a lens cannot be undistorted, or a photo cannot be read.
@@ -33,7 +34,7 @@ def undistort_photos(posed: PosedPhotos, folder: str | Path, *, overwrite: bool 
     """
     if not posed.is_distorted:
         return posed
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     paths, cameras = list(posed.paths), list(posed.cameras)
     names = unique_file_names(_drawn_name(name, path) for name, path in zip(posed.names, posed.paths, strict=True))
     with staged(folder, overwrite=overwrite) as staging:
@@ -41,7 +42,8 @@ def undistort_photos(posed: PosedPhotos, folder: str | Path, *, overwrite: bool 
         for index, lens in enumerate(posed.lenses):
             if lens is not None:
                 cameras[index] = pinhole_within(lens, posed.cameras[index])
-                _save(_drawn(posed.paths[index], lens, cameras[index]), staging / SHARED_FOLDER / names[index])
+                drawn = _drawn(posed.paths[index], lens, cameras[index])
+                _save(drawn, staging / SHARED_FOLDER / names[index], carried_exif(posed.paths[index]))
                 paths[index] = folder / SHARED_FOLDER / names[index]
     straight = tuple(None for _ in posed.lenses)
     moved = replace(posed, paths=tuple(paths), cameras=tuple(cameras), lenses=straight)
@@ -73,14 +75,15 @@ def _rays(pixels: np.ndarray, camera: Camera) -> np.ndarray:
     return np.concatenate([pixels, np.ones_like(pixels[:, :1])], axis=-1) @ np.linalg.inv(camera.K).T
 
 
-def _save(picture: np.ndarray, path: Path) -> None:
+def _save(picture: np.ndarray, path: Path, exif: bytes) -> None:
+    block = {"exif": exif} if exif else {}
     if path.suffix.lower() in (".jpg", ".jpeg"):
-        Image.fromarray(picture).save(path, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        Image.fromarray(picture).save(path, format="JPEG", quality=_JPEG_QUALITY, subsampling=0, **block)
     else:
-        Image.fromarray(picture).save(path, format="PNG")
+        Image.fromarray(picture).save(path, format="PNG", **block)
 
 
-def _straight_observations(posed: PosedPhotos, cameras: Sequence[Camera]) -> SparsePoints | None:
+def _straight_observations(posed: PosedPhotos, cameras: Sequence[Camera]) -> PosedPoints | None:
     points = posed.points
     if points is None or points.observations is None:
         return points
@@ -93,9 +96,23 @@ def _straight_observations(posed: PosedPhotos, cameras: Sequence[Camera]) -> Spa
 
 def _straight(seen: Observations, lens: Lens, camera: Camera) -> Observations:
     """The same observations in the undistorted picture; those that it does not hold are left out."""
-    rays = lens.unproject(seen.pixels)
-    ahead = rays[:, 2] > 0
-    pixels = (rays[ahead] / rays[ahead, 2:]) @ camera.K.T
-    x, y = pixels[:, 0], pixels[:, 1]
-    inside = (x >= -0.5) & (y >= -0.5) & (x <= camera.width - 0.5) & (y <= camera.height - 0.5)
-    return Observations(seen.rows[ahead][inside], pixels[inside, :2])
+    pixels = straight_pixels(lens, camera, seen.pixels)
+    inside = np.isfinite(pixels).all(axis=1)
+    return Observations(seen.rows[inside], pixels[inside])
+
+
+def straight_pixels(lens: Lens, camera: Camera, pixels: np.ndarray) -> np.ndarray:
+    """Where the picture that is drawn anew shows what a photo shows.
+
+    Args:
+        lens: of the photo.
+        camera: the pinhole camera of the new picture.
+        pixels: (P, 2) of the upright photo, integers at pixel centres.
+
+    Returns:
+        (P, 2) float64 pixels of the new picture; nan for what it does not hold.
+    """
+    rays = lens.unproject(np.asarray(pixels, dtype=np.float64))
+    there = (rays / np.where(rays[:, 2:] > 0, rays[:, 2:], np.nan) @ camera.K.T)[:, :2]
+    inside = (there >= -0.5).all(axis=1) & (there <= np.array([camera.width, camera.height]) - 0.5).all(axis=1)
+    return np.where(inside[:, None], there, np.nan)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +25,7 @@ DEFAULT_MAX_FRAMES = 1500
 
 # Playlists and the like can make FFmpeg read other files; only plain containers are opened.
 _CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
+_SAME_TIME = Fraction(1, 1_000_000)  # seconds by which time stamps of one frame may differ, once they were written down
 _MISSING_TAIL = 0.02  # fraction of the stated duration that may be missing at the end without a warning
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
@@ -213,6 +215,39 @@ class VideoSampler:
                 f"{name}: only {float(last_time):.1f} of {float(self._duration):.1f} s could be decoded; the rest is "
                 f"missing or damaged{f' ({self._stopped_early})' if self._stopped_early else ''}"
             )
+
+
+def frames_at(path: Path, timestamps: Iterable[float]) -> Generator[tuple[float, Image.Image], None, None]:
+    """Frames that a `VideoSampler` gave before, decoded again in one pass that holds one of them at a time.
+
+    Args:
+        path: the video.
+        timestamps: of `SampledFrame`, in any order.
+
+    Yields:
+        (timestamp, RGB picture), equal to what the sampler gave, in order of time; each timestamp once.
+
+    Raises:
+        NoValidImagesError: the file cannot be opened as a video.
+        DecodeError: some of the frames are not there any more; raised after all those that are.
+    """
+    wanted = deque(sorted(set(timestamps)))
+    count, missing = len(wanted), []
+    reader = VideoSampler(path)
+    with closing(reader._open()) as container:
+        for time, frame in reader._timed_frames(container):
+            while wanted and wanted[0] < time - _SAME_TIME:
+                missing.append(wanted.popleft())
+            if wanted and wanted[0] <= time + _SAME_TIME:
+                yield wanted.popleft(), _upright(frame)[0]
+            if not wanted:
+                break
+    missing += wanted
+    if missing:
+        raise DecodeError(
+            f"{path}: {len(missing)} of {count} frames are not there any more, the first of them at {missing[0]:.3f} s",
+            hint="The video has changed, or was cut off.",
+        )
 
 
 def _duration(container: InputContainer) -> Fraction | None:

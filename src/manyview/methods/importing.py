@@ -9,7 +9,7 @@ import numpy as np
 
 from manyview.errors import InputError
 from manyview.formats.posed_photos import PosedPhotos, scene_without_depth
-from manyview.formats.read_colmap import read_colmap
+from manyview.formats.read_colmap import find_model, read_colmap
 from manyview.formats.read_transforms import read_transforms
 from manyview.formats.undistort import undistort_photos
 from manyview.images import Progress
@@ -52,44 +52,40 @@ def import_scene(
             distortion and there is no folder for the photos that are drawn anew.
     """
     posed = _posed(Path(source), photos, metric)
-    if posed.is_distorted:
-        if undistorted is None:
-            count = sum(lens is not None for lens in posed.lenses)
-            raise InputError(
-                f"{count} of {len(posed)} photos are of lenses with distortion, and cameras of a scene are pinholes",
-                hint="Give a folder in which these photos are drawn anew: undistorted=...",
-            )
+    if posed.is_distorted and undistorted is None:
+        count = sum(lens is not None for lens in posed.lenses)
+        raise InputError(
+            f"{count} of {len(posed)} photos are of lenses with distortion, and cameras of a scene are pinholes",
+            hint="Give a folder in which these photos are drawn anew: undistorted=...",
+        )
+    loaded = load(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model
+    if undistorted is not None:
         posed = undistort_photos(posed, undistorted, overwrite=overwrite)
-    scene = _with_depth(posed, model, device, dtype, progress)
+    scene = _with_depth(posed, loaded, progress)
     sparse = sparse_points_of(posed)
-    skipped = [*scene.skipped, *posed.skipped]
-    scene = replace(scene, metric=posed.metric, world="given", sparse=sparse, skipped=skipped)
+    scene = replace(
+        scene,
+        metric=posed.metric,
+        world="given",
+        sparse=sparse,
+        skipped=list(dict.fromkeys([*scene.skipped, *posed.skipped])),
+        provenance=replace(scene.provenance, settings={**scene.provenance.settings, "cameras_from": "given"}),
+    )
     return scene if sparse is None else refit_scene(scene, sparse)[0]
 
 
 def _posed(source: Path, photos: str | Path | None, metric: bool | None) -> PosedPhotos:
     if source.suffix == ".json" or not source.is_dir():
         return read_transforms(source, photos, metric=metric)
-    has_model = any((source / place / f"cameras{end}").is_file() for place in _PLACES for end in (".bin", ".txt"))
-    if not has_model and (source / "transforms.json").is_file():
+    if find_model(source) is None and (source / "transforms.json").is_file():
         return read_transforms(source, photos, metric=metric)
     return read_colmap(source, photos, metric=metric)
 
 
-_PLACES = (Path(), Path("sparse", "0"), Path("sparse"))
-
-
-def _with_depth(
-    posed: PosedPhotos,
-    model: str | Path | Model | None,
-    device: str,
-    dtype: DtypeName | None,
-    progress: Progress | None,
-) -> Scene:
+def _with_depth(posed: PosedPhotos, model: Model | None, progress: Progress | None) -> Scene:
     if model is None:
         return scene_without_depth(posed, progress=progress)
-    loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype)
-    return loaded.reconstruct(
+    return model.reconstruct(
         list(posed.paths),
         intrinsics=posed.K,
         world_from_camera=posed.world_from_camera,

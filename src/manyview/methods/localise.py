@@ -31,6 +31,7 @@ from manyview.images import Progress, Skipped
 from manyview.images.aspect import AspectFrame, AspectPicture, Shape, load_aspect_picture, trained_shapes
 from manyview.images.sources import ImageInput
 from manyview.methods.match import PairPredictor
+from manyview.scene_photos import photo_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -303,12 +304,12 @@ def _view_image(view: SceneView, percentile: float) -> MapImage:
     usable = view.valid & finite_points(view.points)
     usable &= confident_pixels(np.where(usable, view.confidence, np.nan), percentile / 100)
     pixels = pixel_grid(*view.size)[usable]
-    is_photo = view.source is not None and view.timestamp is None and Path(view.source).is_file()
+    photo = photo_of(view)
     return MapImage(
-        picture=Path(str(view.source)) if is_photo else view.image,
-        pixels=transform_pixels(view.original_from_network, pixels) if is_photo else pixels,
+        picture=view.image if photo is None else photo,
+        pixels=pixels if photo is None else transform_pixels(view.original_from_network, pixels),
         points=view.points[usable],
-        size=view.original_size if is_photo else view.size,
+        size=view.size if photo is None else view.original_size,
         name=view.name,
     )
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from manyview.geometry import Camera
-from manyview.refine.matching import VerifiedPair
+from manyview.refine.matching import VerifiedPair, connected
 
 LIMIT_SHARE = 0.005  # of the picture's longer side: 3.2 pixels of 640; a match that is farther off is not explained
 SCALES = (1, 2, 4, 8, 16)  # times the limit, at which `Agreement.score` looks
 NEGLIGIBLE = 0.01  # pixels of error: less tells nothing
 ROTATION_SHARE = 0.8  # of a pair's matches that a turn about one place explains: it tells nothing of depth
+MOSTLY_TURNS = 0.9  # of the pairs, if photos show no parallax
+FULL_WEIGHT = 100  # matches from which on all pairs count the same
+CLEAR_SHARE, CLEAR_MATCHES = 0.5, 30  # a clear pair's turn explains no more than this share, and leaves so many matches
 FOCAL_FACTORS = np.geomspace(0.7, 1.4, 9)  # of the focal length that is assumed there, which need not be exact
 
 
@@ -121,19 +124,34 @@ def explained_by_rotation(first: Camera, second: Camera, pair: VerifiedPair) -> 
 
 
 def has_no_parallax(cameras: Sequence[Camera | None], pairs: Sequence[VerifiedPair]) -> bool:
-    """Whether nearly all pairs show no more than a turn, so that nothing can be told of depth and place.
+    """Whether photos show no more than a turn, so that nothing can be told of depth and place.
+
+    Pairs count about equally, however many matches they have: near copies of a photo have thousands with each other,
+    and a photo from elsewhere has some hundred with each of them. Where nearly all pairs are turns, photos may still be
+    from several places: it takes one clear pair between two sets of photos that turns link.
 
     Args:
         cameras: one a view; only K counts. Pairs of views without one are not asked.
         pairs: of the views in question.
     """
-    asked, turns = 0, 0
-    for pair in pairs:
-        first, second = cameras[pair.first], cameras[pair.second]
-        if first is not None and second is not None:
-            asked += len(pair)
-            turns += len(pair) * (explained_by_rotation(first, second, pair) > ROTATION_SHARE)
-    return asked > 0 and turns > 0.9 * asked
+    asked = [(pair, share) for pair in pairs if (share := _turned_share(cameras, pair)) is not None]
+    turns = [pair for pair, share in asked if share > ROTATION_SHARE]
+    if not turns or _weight(turns) <= MOSTLY_TURNS * _weight([pair for pair, _ in asked]):
+        return False
+    places = connected([(pair.first, pair.second) for pair in turns], len(cameras))
+    place_of = {view: number for number, members in enumerate(places) for view in members}
+    apart = [(pair, share) for pair, share in asked if place_of[pair.first] != place_of[pair.second]]
+    return not any(share < CLEAR_SHARE and (1 - share) * len(pair) >= CLEAR_MATCHES for pair, share in apart)
+
+
+def _turned_share(cameras: Sequence[Camera | None], pair: VerifiedPair) -> float | None:
+    first, second = cameras[pair.first], cameras[pair.second]
+    return None if first is None or second is None else explained_by_rotation(first, second, pair)
+
+
+def _weight(pairs: Sequence[VerifiedPair]) -> int:
+    """How much pairs count: those of a few matches less, as they may be wrong ones."""
+    return sum(min(len(pair), FULL_WEIGHT) for pair in pairs)
 
 
 def _about_centre(K: np.ndarray, scaled: np.ndarray) -> np.ndarray:

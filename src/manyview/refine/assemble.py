@@ -67,7 +67,7 @@ def kept_network(scene: Scene, findings: Findings, options: RefineOptions, secon
         for index, view in enumerate(scene.views)
     ]
     return Refined(
-        scene=replace(scene, warnings=(*scene.warnings, *findings.warnings)),
+        scene=replace(scene, warnings=_joined(scene, findings.warnings)),
         points=sparse_points([], findings.features),
         verified=findings.pairs,
         views=tuple(outcomes),
@@ -82,6 +82,7 @@ def kept_network(scene: Scene, findings: Findings, options: RefineOptions, secon
         options=options,
         seconds=dict(seconds),
         warnings=findings.warnings,
+        kept_because=findings.kept_because or "nothing could be refined",
     )
 
 
@@ -108,7 +109,7 @@ def _result(
         views=tuple(views),
         world=world if frames.is_given else "first camera",
         provenance=_provenance(scene, findings, options, seconds),
-        warnings=(*scene.warnings, *warnings),
+        warnings=_joined(scene, warnings),
     )
     return Refined(
         scene=made,
@@ -118,7 +119,7 @@ def _result(
         pairs=pair_outcomes(scene.views, views, findings),
         kept="refined",
         before=judge_views(scene.views, findings.pairs),
-        after=judge_views(views, straightened(findings)),
+        after=judge_views(views, straightened(findings.pairs, [model.model for model in findings.models])),
         reprojection_error=float(np.concatenate(errors).mean()),
         models=tuple(model.model for model in findings.models),
         how=tuple(model.how for model in findings.models),
@@ -189,6 +190,11 @@ def _exact_first(views: Sequence[SceneView]) -> list[SceneView]:
 
 
 # ------------------------------------------------------------------ words
+def _joined(scene: Scene, warnings: Sequence[str]) -> tuple[str, ...]:
+    """The scene's warnings and others; what an earlier refinement has said is not repeated."""
+    return tuple(dict.fromkeys([*scene.warnings, *warnings]))
+
+
 def _about_frames(views: Sequence[SceneView], findings: Findings, frames: Frames) -> list[str]:
     """A sentence on views that are not registered, and one on models that only the network links."""
     mapped = {view for model in findings.models for view in model.views}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,10 @@ from manyview.scene import Scene
 if TYPE_CHECKING:
     import torch
 
+    from manyview.refine.options import GivenCameras
     from manyview.refine.refine import RefinedScene
+
+logger = logging.getLogger(__name__)
 
 MOST_VIEWS = 200  # with more, refinement takes long, and is done only if asked for
 
@@ -51,25 +55,56 @@ def refine_as_wished(
 ) -> Outcome:
     """Refine a network's scene if that is wanted and can be done.
 
+    Whatever goes wrong, short of running out of memory, the network's scene is returned with a warning.
+
     Args:
         scene: as the network has it.
         wish: what is wanted.
-        K: (3, 3) known intrinsics of all photos, pixels of the upright originals.
+        K: (3, 3) known intrinsics of the camera of all photos, pixels of the upright originals of one size.
         device: of the dense search.
         progress: called as (done, total, what).
+
+    Raises:
+        InputError: the intrinsics do not fit the photos.
     """
     reason = _reason_against(scene, wish)
     if reason:
-        told = (f"no dense depth, which needs exact cameras: {reason}",) if wish.densify else ()
-        return Outcome(scene=replace(scene, warnings=(*scene.warnings, *told)), words=f"the network's: {reason}")
-    from manyview.refine.densify import DensifyOptions
+        return _unrefined(scene, wish, reason)
+    from manyview.refine.lenses import intrinsics_of_photos
     from manyview.refine.options import GivenCameras
+
+    given = None if K is None else GivenCameras(K=intrinsics_of_photos(scene.views, K))
+    try:
+        found = _refined(scene, wish, given, device, progress)
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.debug("refinement failed", exc_info=True)
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        told = f"refinement failed with {type(error).__name__}{first_line and ': '}{first_line}"
+        warned = f"{told}; the network's cameras and depth are kept, and nothing of them is lost"
+        kept = _unrefined(scene, wish, told)
+        return replace(kept, scene=replace(kept.scene, warnings=(*kept.scene.warnings, warned)))
+    return Outcome(scene=found.scene, words=found.words, refined=found)
+
+
+def _refined(
+    scene: Scene,
+    wish: Wish,
+    given: GivenCameras | None,
+    device: str | torch.device,
+    progress: Progress | None,
+) -> RefinedScene:
+    from manyview.refine.densify import DensifyOptions
     from manyview.refine.refine import refine_scene
 
-    given = None if K is None else GivenCameras(K=[np.asarray(K, dtype=np.float64)] * len(scene.views))
     densify = DensifyOptions() if wish.densify else None
-    found = refine_scene(scene, given=given, densify=densify, device=device, progress=progress)
-    return Outcome(scene=found.scene, words=found.words, refined=found)
+    return refine_scene(scene, given=given, densify=densify, device=device, progress=progress)
+
+
+def _unrefined(scene: Scene, wish: Wish, reason: str) -> Outcome:
+    told = (f"no dense depth, which needs exact cameras: {reason}",) if wish.densify else ()
+    return Outcome(scene=replace(scene, warnings=(*scene.warnings, *told)), words=f"the network's: {reason}")
 
 
 def _reason_against(scene: Scene, wish: Wish) -> str:

@@ -38,6 +38,10 @@ Progress: TypeAlias = Callable[[int, "int | None", str], None]
 DATABASE = "matches.db"
 MOST_BRIDGES = 200  # pairs that are tried in addition where the matches leave parts without a link
 STEPS = 4
+METRES = (
+    "the scene was in metres, and stays so by the distances between its cameras as they were before they moved; for an "
+    "exact scale, tell once more what is known of it"
+)
 
 
 @dataclass
@@ -131,7 +135,8 @@ def _refine(
 ) -> Refined:
     with clock.step("matches"):
         shared = overlap(scene.views)
-        database = MatchDatabase(path, features, find_lenses(scene.views, given, options), options)
+        lenses = find_lenses(scene.views, given, options, are_known=_are_known(scene, given))
+        database = MatchDatabase(path, features, lenses, options)
         pairs = match_views(database, scene.views, shared)
     with clock.step("mapping"):
         findings = map_parts(scene.views, database, pairs, shared, given)
@@ -139,7 +144,9 @@ def _refine(
         world, anchors = _world(scene, given)
         if not findings.models:
             return _kept(scene, findings, options, clock, world)
-        frames = lay_out(scene.views, findings.models, features, shared, anchors)
+        frames = lay_out(scene.views, findings.models, features, shared, anchors, keep_lengths=scene.metric)
+        if scene.metric and not frames.is_given:
+            findings = replace(findings, warnings=(*findings.warnings, METRES))
         refined = refined_scene(scene, findings, frames, options, clock.seconds, world=world)
         if refined.after.is_worse_than(refined.before):
             told = (
@@ -147,7 +154,7 @@ def _refine(
                 f"{refined.before.median_error:.2f} pixels) than the refined ones (score {refined.after.score:.2f}, "
                 f"{refined.after.median_error:.2f} pixels), and are kept"
             )
-            findings = replace(findings, warnings=(*findings.warnings, told))
+            findings = replace(findings, warnings=(*findings.warnings, told), kept_because=told)
             return _kept(scene, findings, options, clock, world)
     return refined
 
@@ -176,6 +183,14 @@ def match_views(database: MatchDatabase, views: Sequence[SceneView], shared: np.
 
 
 # ------------------------------------------------------------------ the world
+def _are_known(scene: Scene, given: GivenCameras) -> bool:
+    """Whether the scene's cameras are no guess: imported ones, or those that the user says are known."""
+    said = [(given.camera_of(index), view.camera) for index, view in enumerate(scene.views)]
+    told = [(camera, own) for camera, own in said if camera is not None]
+    are_its_own = all(own is not None and np.allclose(camera, own.world_from_camera) for camera, own in told)
+    return scene.world == "given" or (bool(told) and are_its_own)
+
+
 def _world(scene: Scene, given: GivenCameras) -> tuple[World, GivenCameras]:
     """What the world is to be, and the cameras that say where it is; none where it is the first camera's frame."""
     if any(given.camera_of(view) is not None for view in range(len(scene.views))):

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from manyview.geometry import transform_pixels
-from manyview.images.decode import DecodeError, DecodeLimits, decode_photo, pillow_pixel_limit
+from manyview.refine.full_size import Photo, open_one_by_one, open_photo
 from manyview.refine.options import RefineOptions
 from manyview.scene import SceneView
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Photo:
-    """The upright picture of a view in which features are looked for.
-
-    Attributes:
-        pixels: (h, w, 3) uint8 RGB.
-        original_from_photo: (3, 3) affine to pixels of the upright original; both have integers at pixel centres.
-        note: why this is not the photo itself; empty if it is.
-    """
-
-    pixels: np.ndarray
-    original_from_photo: np.ndarray
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,18 +46,51 @@ class Features:
 def extract_features(views: Sequence[SceneView], options: RefineOptions) -> list[Features]:
     """Features of every view, some photos at a time.
 
-    A view without a photo of its own (an array, a frame of a video, a file that is no more) has those of the picture
+    A view without a photo of its own (an array, a file or a frame of a video that is no more) has those of the picture
     that the network saw.
     """
-    with ThreadPoolExecutor(options.thread_count) as pool:
-        return list(pool.map(lambda view: features_of(view, options), views))
+    found: dict[int, Features] = {}
+    waiting: deque[tuple[int, Future[Features]]] = deque()
+    most = 2 * options.thread_count  # frames of videos are held while they wait
+    with (
+        closing(open_one_by_one(views, options.max_image_size)) as opened,
+        ThreadPoolExecutor(options.thread_count) as pool,
+    ):
+        for index, photo in opened:
+            if len(waiting) == most:
+                first, future = waiting.popleft()
+                found[first] = future.result()
+            waiting.append((index, pool.submit(_features_in, photo, views[index], options)))
+        found |= {index: future.result() for index, future in waiting}
+    return [found[index] for index in range(len(views))]
 
 
 def features_of(view: SceneView, options: RefineOptions) -> Features:
     """Features of one view."""
+    return _features_in(partial(open_photo, view, options.max_image_size), view, options)
+
+
+def notes_on_pictures(views: Sequence[SceneView], features: Sequence[Features]) -> list[str]:
+    """A sentence for each reason why views were not matched in their photos: how many, at which size and why."""
+    noted: dict[str, list[tuple[str, str]]] = {}
+    for view, found in zip(views, features, strict=True):
+        if found.note:
+            (height, width), factor = view.original_size, found.resolution
+            sizes = f"{round(width / factor)} x {round(height / factor)} instead of {width} x {height} pixels"
+            note = found.note.replace(view.source or "\0", "its file")
+            noted.setdefault(note, []).append((view.name, sizes))
+    told = []
+    for note, own in noted.items():
+        names = ", ".join([name for name, _ in own[:5]] + ["..."] * (len(own) > 5))
+        sizes = ", ".join(dict.fromkeys(sizes for _, sizes in own))
+        told.append(f"{len(own)} of {len(views)} photos ({names}) {note}: {sizes}, which is less exact")
+    return told
+
+
+def _features_in(opened: Callable[[], Photo], view: SceneView, options: RefineOptions) -> Features:
     import pycolmap
 
-    photo = open_photo(view, options.max_image_size)
+    photo = opened()
     is_small = max(photo.pixels.shape[:2]) < options.upsample_below
     settings = pycolmap.FeatureExtractionOptions()
     settings.use_gpu, settings.num_threads = False, 1
@@ -82,32 +102,6 @@ def features_of(view: SceneView, options: RefineOptions) -> Features:
     found = np.asarray(pycolmap.keypoints_to_matrix(keypoints), dtype=np.float64).reshape(-1, 4)
     vectors = np.asarray(descriptors.data, dtype=np.uint8).reshape(-1, 128)
     return _in_original(photo, found, vectors, view)
-
-
-def open_photo(view: SceneView, max_size: int) -> Photo:
-    """The photo of a view, at most `max_size` pixels long, or what the network saw of it and why."""
-    if view.source is None or view.timestamp is not None:
-        return _network_picture(view, "not from a photo")
-    limits = DecodeLimits(max_pixels=pillow_pixel_limit(), spare_resolution=lambda size: max(size) / max_size)
-    try:
-        decoded = decode_photo(Path(view.source), limits)
-    except DecodeError as error:
-        return _network_picture(view, f"{view.source} cannot be read ({error.args[0]})")
-    if decoded.original_size != tuple(view.original_size):
-        return _network_picture(view, f"{view.source} has changed its size since")
-    image, (height, width) = decoded.image, view.original_size
-    factor = max_size / max(image.size)
-    if factor < 1:
-        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    scale_x, scale_y = width / image.width, height / image.height
-    affine = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
-    return Photo(pixels=np.asarray(image), original_from_photo=affine)
-
-
-def _network_picture(view: SceneView, reason: str) -> Photo:
-    note = f"matched in the network's picture, since {reason}"
-    return Photo(pixels=view.image, original_from_photo=view.original_from_network, note=note)
 
 
 def _in_original(photo: Photo, found: np.ndarray, vectors: np.ndarray, view: SceneView) -> Features:

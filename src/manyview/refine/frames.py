@@ -47,6 +47,8 @@ def lay_out(
     features: Sequence[Features],
     shared: np.ndarray,
     given: GivenCameras,
+    *,
+    keep_lengths: bool = False,
 ) -> Frames:
     """Find frames for everything.
 
@@ -57,8 +59,9 @@ def lay_out(
         shared: (N, N) of `overlap.overlap`: a view that is not registered is placed by those it shares most with.
         given: the first world is that of the given cameras, if it has any of them; any other is its first view's
             camera, and lengths are such that the network's depth stays as it is.
+        keep_lengths: distances between the network's cameras are what is known of lengths, rather than its depth.
     """
-    layout = _Layout(views, models, features, shared, given)
+    layout = _Layout(views, models, features, shared, given, keep_lengths=keep_lengths)
     world_of = [0] * len(views)
     from_model, from_network = [Similarity.identity()] * len(models), [Similarity.identity()] * len(views)
     sure: set[int] = set()
@@ -103,11 +106,14 @@ class _Layout:
         features: Sequence[Features],
         shared: np.ndarray,
         given: GivenCameras,
+        *,
+        keep_lengths: bool,
     ):
         self.views = views
         self.models = models
         self.shared = shared
         self.given = given
+        self.keep_lengths = keep_lengths
         self.network = [camera_in_group(view) for view in views]
         self.refined = [cameras_of(model.model, len(views)) for model in models]
         self.model_of = {view: number for number, model in enumerate(models) for view in model.views}
@@ -265,12 +271,15 @@ class _Layout:
             ]
         )
         ratio = self.depth_ratio(members, of_model)
+        apart = ratio_of_spreads(source, target)
+        if self.keep_lengths and apart is not None:
+            ratio = apart
         seen = [self.views[view].depth[self.views[view].valid] for view in members]
         reach = [float(np.median(depth)) for depth in seen if len(depth)]
         return fit_cameras(
             source,
             target,
-            scale=ratio or ratio_of_spreads(source, target) or 1.0,
+            scale=ratio or apart or 1.0,
             reach=float(np.median(reach)) if reach else 1.0,
             keep_scale=ratio is not None,
             weights=weights,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from manyview.errors import InputError
 from manyview.geometry.similarity import Similarity, fit_similarity
-from manyview.images.sniff import sniff
+from manyview.images.exif import GPS_BLOCK, photo_header
 from manyview.refine.world import WorldChange
 from manyview.scene import Scene
+from manyview.scene_photos import photo_of
 
-_GPS_BLOCK = 0x8825
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
 _EQUATOR, _FLATTENING = 6378137.0, 1 / 298.257223563  # of the ellipsoid WGS 84, metres
 _LEAST = 3
@@ -49,12 +47,23 @@ def read_gps(path: str | Path) -> GpsPosition | None:
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     try:
-        with warnings.catch_warnings(), path.open("rb") as stream:
-            warnings.simplefilter("ignore")  # of large pictures: only the header is read here
-            tags = _header(stream, path).getexif().get_ifd(_GPS_BLOCK)
+        with photo_header(path) as image:
+            tags = image.getexif().get_ifd(GPS_BLOCK)
     except Exception:  # decoders raise almost anything on damaged bytes; such a photo says nothing of its place
         return None
     return _position(tags)
+
+
+def positions_in_photos(scene: Scene) -> list[GpsPosition | None]:
+    """One for each view, from its photo's EXIF block; None for frames of videos, arrays, and photos that are gone.
+
+    Raises:
+        InputError: fewer than three photos have a position.
+    """
+    photos = [photo_of(view) for view in scene.views]
+    positions = [None if photo is None else read_gps(photo) for photo in photos]
+    _refuse_few(sum(position is not None for position in positions), "a GPS position")
+    return positions
 
 
 def local_tangent_plane(positions: Sequence[GpsPosition], origin: GpsPosition) -> np.ndarray:
@@ -92,7 +101,7 @@ def world_from_gps(
         InputError: fewer than three photos have a camera and a position, they lie on one line or in one place, or
             positions and cameras do not agree.
     """
-    positions = _positions_of(scene) if positions is None else positions
+    positions = positions_in_photos(scene) if positions is None else positions
     if len(positions) != len(scene.views):
         raise InputError(
             f"got {len(positions)} positions for {len(scene.views)} views", hint="Give None where it is not known."
@@ -103,11 +112,7 @@ def world_from_gps(
         if position is not None and view.camera is not None and view.status == "used":
             used.append(position)
             centres.append(view.camera.centre)
-    if len(used) < _LEAST:
-        raise InputError(
-            f"{len(used)} photos have a camera and a GPS position, and at least {_LEAST} are needed",
-            hint="Give a known distance, a baseline or a camera height instead.",
-        )
+    _refuse_few(len(used), "a camera and a GPS position")
     used, about_altitude = _with_altitudes(used)
     return _fitted(np.array(centres), used, about_altitude, seed)
 
@@ -134,14 +139,6 @@ def _fitted(centres: np.ndarray, positions: list[GpsPosition], about_altitude: s
 
 
 # ------------------------------------------------------------------ EXIF
-def _header(stream: Any, path: Path) -> Image.Image:
-    if sniff(path).detail != "HEIF":
-        return Image.open(stream)
-    from pillow_heif import HeifImageFile
-
-    return HeifImageFile(stream)
-
-
 def _position(tags: Any) -> GpsPosition | None:
     latitude = _degrees(tags.get(_LATITUDE), tags.get(_LATITUDE_REF), "S")
     longitude = _degrees(tags.get(_LONGITUDE), tags.get(_LONGITUDE_REF), "W")
@@ -174,14 +171,6 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _positions_of(scene: Scene) -> list[GpsPosition | None]:
-    """Frames of videos and arrays have none, nor have photos that are no longer there."""
-    is_photo = [
-        view.source is not None and view.timestamp is None and Path(view.source).is_file() for view in scene.views
-    ]
-    return [read_gps(str(view.source)) if there else None for view, there in zip(scene.views, is_photo, strict=True)]
-
-
 def _with_altitudes(positions: list[GpsPosition]) -> tuple[list[GpsPosition], str]:
     """Altitudes of all, or of none: then all photos are taken to be at one height, and words that say so."""
     unknown = sum(position.altitude is None for position in positions)
@@ -201,6 +190,14 @@ def _earth_centred(position: GpsPosition) -> np.ndarray:
     across = (radius + height) * math.cos(latitude)
     along = (radius * (1 - squared_eccentricity) + height) * math.sin(latitude)
     return np.array([across * math.cos(longitude), across * math.sin(longitude), along])
+
+
+def _refuse_few(count: int, what: str) -> None:
+    if count < _LEAST:
+        raise InputError(
+            f"{count} photos have {what}, and at least {_LEAST} are needed",
+            hint="Give a known distance, a baseline or a camera height instead.",
+        )
 
 
 def _refuse_line(points: np.ndarray, what: str) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from manyview.errors import InputError
 from manyview.formats.describe import HALF_PIXEL
 from manyview.geometry import Camera, default_focal, intrinsics, picture_centre
-from manyview.refine.options import GivenCameras, RefineOptions
+from manyview.refine.options import GivenCameras, RefineOptions, checked_intrinsics
 from manyview.refine.overlap import camera_in_group
 from manyview.scene import SceneView
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pycolmap
 
 USUAL_FOCAL = 1.2  # times the longer side
+MIDDLE = 0.15  # of a picture's sides: how far from its middle a principal point is that belongs to it
 SQUARE = 1e-6  # relative difference of focal lengths up to which pixels are square
 _WITH_TWO_FOCALS = {"SIMPLE_PINHOLE": "PINHOLE", "SIMPLE_RADIAL": "OPENCV"}
 _COEFFICIENTS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "OPENCV": 4}
@@ -67,12 +69,22 @@ class Lenses:
         return self.colmap_camera(number, intrinsics(USUAL_FOCAL * max(height, width), tuple(self.K[number][:2, 2])))
 
 
-def find_lenses(views: Sequence[SceneView], given: GivenCameras, options: RefineOptions) -> Lenses:
+def find_lenses(
+    views: Sequence[SceneView], given: GivenCameras, options: RefineOptions, *, are_known: bool = False
+) -> Lenses:
     """Which views share a camera, and what is known of it: given intrinsics, else the median of the network's.
 
-    Shared intrinsics are those of all photos of one size with the same given K, or without one.
+    Shared intrinsics are those of all photos of one size with the same given K, or without one. Where a view's own
+    intrinsics are not a guess, only views with equal ones share them.
+
+    Args:
+        views: with the cameras that are known so far.
+        given: its intrinsics.
+        options: of the refinement. Intrinsics that it may not change are kept view by view.
+        are_known: the views' own intrinsics are no network's guess.
     """
-    keys = [_key(index, view, given, options) for index, view in enumerate(views)]
+    keeps = are_known or not options.refine_intrinsics
+    keys = [_key(index, view, given, options, keeps_own=keeps) for index, view in enumerate(views)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
     number_of = tuple(numbers[key] for key in keys)
     members = {number: [i for i, other in enumerate(number_of) if other == number] for number in numbers.values()}
@@ -88,6 +100,34 @@ def find_lenses(views: Sequence[SceneView], given: GivenCameras, options: Refine
         fixed=frozenset(members if not options.refine_intrinsics else known),
         model={number: _model_for(matrix, options.camera_model) for number, matrix in K.items()},
     )
+
+
+def intrinsics_of_photos(
+    views: Sequence[SceneView],
+    K: np.ndarray | Sequence[Sequence[float]],
+    *,
+    size: tuple[int, int] | None = None,
+) -> list[np.ndarray]:
+    """Known intrinsics of one camera, in the pixels of each of its photos.
+
+    They are scaled for photos of the same shape at another size. Where a photo was turned by a quarter, the focal
+    lengths change places; as nobody says to which side, its principal point is then the picture's middle.
+
+    Args:
+        views: N photos of the camera.
+        K: (3, 3), original pixels of photos of one size, with integers at pixel centres.
+        size: (height, width) of the photos to whose pixels K belongs. By default that of the views in whose middle its
+            principal point is, the nearest if there are some.
+
+    Returns:
+        N matrices (3, 3).
+
+    Raises:
+        InputError: K is no intrinsic matrix, is in the middle of no view, or a view has another shape.
+    """
+    known = checked_intrinsics(np.asarray(K))
+    own = _size_of(known, views) if size is None else (int(size[0]), int(size[1]))
+    return [_carried(known, own, view) for view in views]
 
 
 def K_of_colmap(camera: pycolmap.Camera) -> np.ndarray:
@@ -115,22 +155,30 @@ def straightened(camera: pycolmap.Camera | None, pixels: np.ndarray) -> np.ndarr
     return rays @ K[:2, :2].T + K[:2, 2]
 
 
-def _key(index: int, view: SceneView, given: GivenCameras, options: RefineOptions) -> tuple:
+def _key(index: int, view: SceneView, given: GivenCameras, options: RefineOptions, *, keeps_own: bool) -> tuple:
     if options.intrinsics == "per_view":
         return (index,)
-    K = given.K_of(index)
-    return (*view.original_size, None if K is None else K.tobytes())
+    K, camera = given.K_of(index), camera_in_group(view)
+    if K is None and camera is not None and keeps_own:
+        K = camera.K
+    return (*view.original_size, None if K is None else np.asarray(K, dtype=np.float64).tobytes())
 
 
 def _K_of(views: Sequence[SceneView], members: Sequence[int], given: GivenCameras) -> np.ndarray:
     known = given.K_of(members[0])
     if known is not None:
         return known
-    cameras = [camera for camera in (camera_in_group(views[member]) for member in members) if camera is not None]
+    size = tuple(views[members[0]].original_size)
+    alike = [view for view in views if tuple(view.original_size) == size]
+    cameras = _cameras([views[member] for member in members]) or _cameras(alike)
     if not cameras:
-        height, width = views[members[0]].original_size
+        height, width = size
         return intrinsics(default_focal(height, width), picture_centre(height, width))
     return np.median([camera.K for camera in cameras], axis=0)
+
+
+def _cameras(views: Sequence[SceneView]) -> list[Camera]:
+    return [camera for camera in map(camera_in_group, views) if camera is not None]
 
 
 def _model_for(K: np.ndarray, model: str) -> str:
@@ -142,3 +190,50 @@ def _model_for(K: np.ndarray, model: str) -> str:
 def _parameters(model: str, K: np.ndarray) -> list[float]:
     focals = [K[0, 0], K[1, 1]] if model in ("PINHOLE", "OPENCV") else [(K[0, 0] + K[1, 1]) / 2]
     return [*focals, K[0, 2] + HALF_PIXEL, K[1, 2] + HALF_PIXEL, *[0.0] * _COEFFICIENTS[model]]
+
+
+# ------------------------------------------------------------------ one K for photos of several sizes
+def _size_of(K: np.ndarray, views: Sequence[SceneView]) -> tuple[int, int]:
+    """The size among those of the views in whose middle the principal point of K is."""
+    sizes = list(dict.fromkeys((int(view.original_size[0]), int(view.original_size[1])) for view in views))
+    off = {size: float(np.abs((K[:2, 2] + HALF_PIXEL) / size[::-1] - 0.5).max()) for size in sizes}
+    near = [size for size in sizes if off[size] <= MIDDLE]
+    if not near:
+        view = views[0]
+        raise InputError(
+            f"the given intrinsics do not fit {view.name} of {_named(view.original_size)} pixels: their principal "
+            f"point ({K[0, 2]:g}, {K[1, 2]:g}) is far from its middle",
+            hint="Give intrinsics in pixels of the upright photos: FX,FY,CX,CY of their full size.",
+        )
+    return min(near, key=lambda size: off[size])
+
+
+def _carried(K: np.ndarray, size: tuple[int, int], view: SceneView) -> np.ndarray:
+    """K of photos of one size (height, width) in the pixels of a view."""
+    wanted = (int(view.original_size[0]), int(view.original_size[1]))
+    if wanted == size:
+        return K.copy()
+    if _same_shape(size, wanted):
+        scaled = np.diag([wanted[1] / size[1], wanted[0] / size[0], 1.0]) @ K
+        scaled[:2, 2] += HALF_PIXEL * (np.diag(scaled)[:2] / np.diag(K)[:2] - 1)
+        return scaled
+    if _same_shape((size[1], size[0]), wanted):
+        focals = K[1, 1] * wanted[1] / size[0], K[0, 0] * wanted[0] / size[1]
+        turned = intrinsics(1.0, picture_centre(*wanted))
+        turned[[0, 1], [0, 1]] = focals
+        return turned
+    raise InputError(
+        f"the given intrinsics are those of photos of {_named(size)} pixels, and {view.name} has {_named(wanted)}, "
+        "which is another shape",
+        hint="Give intrinsics only for photos of one camera that are not cropped.",
+    )
+
+
+def _same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes differ by one factor, but for a pixel by rounding."""
+    factor = max(other) / max(size)
+    return all(abs(a * factor - b) <= max(1.0, factor) for a, b in zip(size, other, strict=True))
+
+
+def _named(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"

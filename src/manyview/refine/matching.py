@@ -63,6 +63,21 @@ class MatchDatabase:
         other.set_cameras([lenses.colmap_camera(number) for number in sorted(set(lenses.number_of))])
         return other
 
+    def with_own_lenses(self, lenses: Lenses) -> MatchDatabase:
+        """The same features and verified matches in a file of its own, with other cameras for the views."""
+        import pycolmap
+
+        other = MatchDatabase(self.path.with_suffix(".own.db"), self.features, lenses, self.options)
+        with (
+            pycolmap.Database.open(str(self.path)) as source,
+            pycolmap.Database.open(str(other.path)) as target,
+            pycolmap.DatabaseTransaction(target),
+        ):
+            for pair_id, geometry in zip(*source.read_two_view_geometries(), strict=True):
+                first, second = pycolmap.pair_id_to_image_pair(pair_id)
+                target.write_two_view_geometry(first, second, geometry)
+        return other
+
     def match(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Match pairs of views by their descriptors, and verify what matches by RANSAC."""
         import pycolmap
@@ -130,6 +145,7 @@ class MatchDatabase:
     def _write(self) -> None:
         import pycolmap
 
+        self.path.unlink(missing_ok=True)
         with pycolmap.Database.open(str(self.path)) as database, pycolmap.DatabaseTransaction(database):
             for number in sorted(set(self.lenses.number_of)):
                 camera = self.lenses.colmap_camera(number)

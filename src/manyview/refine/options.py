@@ -13,7 +13,7 @@ import numpy as np
 from manyview.errors import InputError
 
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "OPENCV"]
-Intrinsics = Literal["shared", "per_view"]
+Intrinsics = Literal["auto", "shared", "per_view"]
 Loss = Literal["none", "soft_l1", "huber", "cauchy"]
 KnownUse = Literal["prior", "constant"]
 
@@ -27,7 +27,8 @@ class RefineOptions:
     Attributes:
         camera_model: COLMAP's name. The pinhole models lose nothing in a `Scene`; what "SIMPLE_RADIAL" and "OPENCV"
             find of distortion is in the result beside the scene.
-        intrinsics: "shared": photos of one size come from one camera; "per_view": each has its own.
+        intrinsics: "shared": photos of one size come from one camera, unless they are known to have different ones;
+            "per_view": each has its own; "auto": shared, unless the matches say that they are not.
         refine_intrinsics: False keeps the focal lengths that are known, or the network's.
         refine_principal_point: it needs many photos that turn; without, it stays where the network has it.
         known_cameras: what cameras that are given are: positions to stay near ("prior") or exact ("constant").
@@ -47,7 +48,7 @@ class RefineOptions:
     """
 
     camera_model: CameraModel = "SIMPLE_PINHOLE"
-    intrinsics: Intrinsics = "shared"
+    intrinsics: Intrinsics = "auto"
     refine_intrinsics: bool = True
     refine_principal_point: bool = False
     known_cameras: KnownUse = "prior"
@@ -123,7 +124,7 @@ class GivenCameras:
             InputError: numbers of views differ, or something is no camera.
         """
         return GivenCameras(
-            K=_checked(self.K, views, "intrinsic matrices", _as_intrinsics),
+            K=_checked(self.K, views, "intrinsic matrices", checked_intrinsics),
             world_from_camera=_checked(self.world_from_camera, views, "cameras", _as_rigid),
         )
 
@@ -144,7 +145,12 @@ def _checked(given, views: int, what: str, convert) -> list[np.ndarray | None] |
     return [None if matrix is None else convert(matrix) for matrix in given]
 
 
-def _as_intrinsics(given: np.ndarray) -> np.ndarray:
+def checked_intrinsics(given: np.ndarray) -> np.ndarray:
+    """(3, 3) float64.
+
+    Raises:
+        InputError: it is no intrinsic matrix, or has skew.
+    """
     K = np.asarray(given, dtype=np.float64)
     if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
         raise InputError(f"{K.tolist()} is no intrinsic matrix", hint="Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from manyview.refine.settling import as_pinholes
 from manyview.refine.sparse import observation_errors
 from manyview.refine.unregistered import movement
 from manyview.scene import SceneView
+
+if TYPE_CHECKING:
+    import pycolmap
 
 
 def view_outcome(
@@ -66,7 +70,7 @@ def pair_outcomes(
     before: Sequence[SceneView], after: Sequence[SceneView], findings: Findings
 ) -> tuple[PairOutcome, ...]:
     """What became of each pair, in the order of the findings."""
-    flat = straightened(findings) if after is not before else list(findings.pairs)
+    models = [] if after is before else [model.model for model in findings.models]
     return tuple(
         PairOutcome(
             first=pair.first,
@@ -77,16 +81,16 @@ def pair_outcomes(
             before=_share(before, pair),
             after=_share(after, seen),
         )
-        for pair, seen in zip(findings.pairs, flat, strict=True)
+        for pair, seen in zip(findings.pairs, straightened(findings.pairs, models), strict=True)
     )
 
 
-def straightened(findings: Findings) -> list[VerifiedPair]:
-    """The pairs as the pinholes of the refined scene see them."""
-    pairs = list(findings.pairs)
-    for model in findings.models:
-        pairs = as_pinholes(pairs, model.model)
-    return pairs
+def straightened(pairs: Sequence[VerifiedPair], models: Sequence[pycolmap.Reconstruction]) -> list[VerifiedPair]:
+    """The pairs as the pinholes of the scene see them that is refined to these models."""
+    flat = list(pairs)
+    for model in models:
+        flat = as_pinholes(flat, model)
+    return flat
 
 
 def judge_views(views: Sequence[SceneView], pairs: Sequence[VerifiedPair]) -> Agreement:

@@ -10,11 +10,12 @@ import numpy as np
 from manyview.geometry import Camera
 from manyview.refine.agreement import judge_cameras
 from manyview.refine.bundle import LEAST_FOR_PRIORS, Anchors
-from manyview.refine.features import Features
+from manyview.refine.features import Features, notes_on_pictures
 from manyview.refine.mapping import map_part
 from manyview.refine.matching import MatchDatabase, VerifiedPair, linked_parts
 from manyview.refine.options import GivenCameras
 from manyview.refine.overlap import camera_in_group
+from manyview.refine.own_lenses import with_fitting_lenses
 from manyview.refine.settling import Mapped, Part, cameras_of, settle, sim3d
 from manyview.refine.unregistered import fit_cameras, ratio_of_spreads
 from manyview.refine.warn import doubts_about_cameras, doubts_about_intrinsics, only_turns
@@ -33,6 +34,7 @@ class Findings:
         pairs, features, shared: of all views.
         reasons: why a view is in no model.
         warnings: what else there is to say.
+        kept_because: why there is no model of some parts, or none that is good enough; empty where all have one.
     """
 
     models: tuple[Mapped, ...]
@@ -41,6 +43,7 @@ class Findings:
     shared: np.ndarray
     reasons: Mapping[int, str]
     warnings: tuple[str, ...]
+    kept_because: str = ""
 
 
 def map_parts(
@@ -61,14 +64,20 @@ def map_parts(
     models: list[Mapped] = []
     reasons: dict[int, str] = {}
     warnings: list[str] = []
+    kept: list[str] = []
     for members in linked_parts(pairs, len(views)):
         if len(members) == 1:
             reasons[members[0]] = "no other photo has enough verified matches with it"
             continue
-        found, why_not, told = _map_one(_part(views, members, pairs, database, given), views, given)
+        part = _part(views, members, pairs, database, given)
+        found, why_not, told, why_kept = _map_one(part, views, given)
         models += found
         reasons |= why_not
         warnings += told
+        kept += why_kept
+    if len(views) > 1 and not pairs:
+        kept.append("no two photos have enough verified matches: nothing could be refined")
+    about = [*warnings, *kept, *_about_groups(views, pairs), *notes_on_pictures(views, database.features)]
     models.sort(key=lambda model: (-len(model.views), model.views))
     return Findings(
         models=tuple(models),
@@ -76,13 +85,12 @@ def map_parts(
         features=tuple(database.features),
         shared=shared,
         reasons=reasons,
-        warnings=tuple(dict.fromkeys([*warnings, *_about_matches(views, pairs)])),
+        warnings=tuple(dict.fromkeys(about)),
+        kept_because="; ".join(dict.fromkeys(kept)),
     )
 
 
-def _about_matches(views: Sequence[SceneView], pairs: Sequence[VerifiedPair]) -> list[str]:
-    if not pairs:
-        return ["no two photos have enough verified matches: nothing could be refined"] if len(views) > 1 else []
+def _about_groups(views: Sequence[SceneView], pairs: Sequence[VerifiedPair]) -> list[str]:
     linked = [part for part in linked_parts(pairs, len(views)) if len(part) > 1]
     if len(linked) < 2:
         return []
@@ -93,34 +101,40 @@ def _about_matches(views: Sequence[SceneView], pairs: Sequence[VerifiedPair]) ->
 # ------------------------------------------------------------------ one part
 def _map_one(
     part: Part, views: Sequence[SceneView], given: GivenCameras
-) -> tuple[list[Mapped], dict[int, str], list[str]]:
-    """Models of a part that are worth keeping, why each other view is in none, and what there is to say."""
+) -> tuple[list[Mapped], dict[int, str], list[str], list[str]]:
+    """Models of a part that are worth keeping, why each other view is in none, and sentences on the models and on why
+    the network's cameras are kept."""
     names = ", ".join(views[view].name for view in part.members[:5]) + (", ..." if len(part.members) > 5 else "")
     if only_turns(part):
         told = f"{names}: no parallax, the photos were all taken from about one place; depth and cameras are kept"
         reason = "no parallax: a turn explains all its matches, which tell nothing of depth"
-        return [], dict.fromkeys(part.members, reason), [told]
-    models = [_with_positions(part, model) for model in map_part(part)]
-    told = [*doubts_about_intrinsics(part, models, given), *doubts_about_cameras(part, views, given)]
+        return [], dict.fromkeys(part.members, reason), [], [told]
+    fitted = [with_fitting_lenses(part, _with_positions(part, model)) for model in map_part(part)]
+    models = [model for model, _ in fitted]
+    told = [f"{names}: {words}" for _, said in fitted for words in said]
+    told += [*doubts_about_intrinsics(part, models, given), *doubts_about_cameras(part, views, given)]
     left = "its verified matches do not determine a camera" if models else "mapping found no model of its group"
     reasons = dict.fromkeys(part.members, left)
-    kept = []
+    kept: list[Mapped] = []
+    why_kept: list[str] = []
     for model in models:
         if model.within.explained < LEAST_EXPLAINED:
             reasons |= dict.fromkeys(model.views, "its matches contradict each other")
-            told.append(
+            why_kept.append(
                 f"{names}: matches contradict each other, no cameras explain half of them; the network's are kept"
             )
         elif _network_is_better(part, views, model):
             reasons |= dict.fromkeys(model.views, "the network's camera explains its matches better")
-            told.append(
+            why_kept.append(
                 f"{names}: the network's cameras explain the matches better than the refined ones, and are kept"
             )
         else:
             kept.append(model)
             told += _doubts(model, names)
+    if not models:
+        why_kept.append(f"{names}: no cameras were found that agree with the matches; the network's are kept")
     mapped = {view for model in kept for view in model.views}
-    return kept, {view: reason for view, reason in reasons.items() if view not in mapped}, told
+    return kept, {view: reason for view, reason in reasons.items() if view not in mapped}, told, why_kept
 
 
 def _doubts(model: Mapped, names: str) -> list[str]:

@@ -30,6 +30,7 @@ from manyview.refine.photo_measures import (
 )
 from manyview.refine.photo_tags import PhotoTags, read_tags
 from manyview.scene import SceneView
+from manyview.scene_photos import photo_of
 
 THUMBNAIL_SIZE = 200  # pixels of the long side
 _THREADS = 4
@@ -114,8 +115,8 @@ def measure_views(views: Sequence[SceneView], *, progress: Progress | None = Non
     measured, warnings = [], []
     for done, view in enumerate(views, start=1):
         found = None
-        if view.source is not None and view.timestamp is None and Path(view.source).is_file():
-            found = _photo(Source(view.name, Path(view.source)), limits)
+        if (photo := photo_of(view)) is not None:
+            found = _photo(Source(view.name, photo), limits)
         if not isinstance(found, MeasuredPhoto):
             warnings.append(f"{view.name}: measured in the network's picture, since there is no photo")
             found = _measured(view.name, Image.fromarray(view.image))

@@ -362,14 +362,19 @@ def _other_time(photos: Sequence[MeasuredPhoto], index: int, limits: PhotoLimits
     own = photos[index].tags.taken
     if own is None:
         return []
-    times = [datetime.fromisoformat(photo.tags.taken).timestamp() for photo in photos if photo.tags.taken]
-    apart = abs(datetime.fromisoformat(own).timestamp() - float(np.median(times)))
+    times = [_seconds(photo.tags.taken) for photo in photos if photo.tags.taken]
+    apart = abs(_seconds(own) - float(np.median(times)))
     if apart <= limits.seconds:
         return []
     words = f"{apart / 3600:.1f} hours" if apart < 48 * 3600 else f"{apart / 86400:.0f} days"
     return [
         Finding("other_time", "note", f"taken {words} from the others: light and things may differ. Look it through.")
     ]
+
+
+def _seconds(taken: str) -> float:
+    """By the camera's clock, which knows of no zones; any year will do, for a clock may never have been set."""
+    return (datetime.fromisoformat(taken) - datetime(1970, 1, 1)).total_seconds()
 
 
 def _size(size: tuple[int, int]) -> str:

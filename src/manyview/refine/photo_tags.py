@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-_MAKE, _MODEL, _EXIF_BLOCK = 0x010F, 0x0110, 0x8769
+from manyview.images.exif import EXIF_BLOCK, photo_header
+
+_MAKE, _MODEL = 0x010F, 0x0110
 _FOCAL, _FOCAL_35, _TAKEN, _SHUTTER = 0x920A, 0xA405, 0x9003, 0x829A
 
 
@@ -37,9 +38,8 @@ class PhotoTags:
 def read_tags(path: Path) -> PhotoTags:
     """The tags of a photo file; all None if it has none or they cannot be read, which is no reason to lose a photo."""
     try:
-        with warnings.catch_warnings(), path.open("rb") as stream:
-            warnings.simplefilter("ignore")  # of large pictures: only the header is read here
-            return image_tags(_opened(stream, path))
+        with photo_header(path) as image:
+            return image_tags(image)
     except Exception:
         return PhotoTags()
 
@@ -51,7 +51,7 @@ def image_tags(image: Image.Image) -> PhotoTags:
         Exception: of any kind, from a damaged EXIF block.
     """
     exif = image.getexif()
-    block = exif.get_ifd(_EXIF_BLOCK)
+    block = exif.get_ifd(EXIF_BLOCK)
     maker, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
     if maker and model and model.casefold().startswith(maker.casefold()):
         maker = ""
@@ -62,16 +62,6 @@ def image_tags(image: Image.Image) -> PhotoTags:
         taken=_time(_text(block.get(_TAKEN))),
         camera=f"{maker} {model}".strip() or None,
     )
-
-
-def _opened(stream: Any, path: Path) -> Image.Image:
-    from manyview.images.sniff import sniff
-
-    if sniff(path).detail != "HEIF":
-        return Image.open(stream)
-    from pillow_heif import HeifImageFile
-
-    return HeifImageFile(stream)
 
 
 def _positive(value: Any) -> float | None:

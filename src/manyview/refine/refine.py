@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manyview.errors import InputError
+from manyview.formats.lens import Lens
 from manyview.images import Progress
 from manyview.refine.depth_fit import DepthFit
 from manyview.refine.exact_cameras import refine_cameras
@@ -38,6 +39,7 @@ class RefinedScene:
         cameras: how the cameras came about.
         fits: what was done to the depth of each view that has sparse points, by index.
         dense: depth maps and cloud of the photometric search, if it was asked for and could be done.
+        lenses: of the views whose photos were drawn anew, by index; see `straighten.straight_point`.
         words: which cameras the scene has, in one sentence.
     """
 
@@ -45,14 +47,14 @@ class RefinedScene:
     cameras: Refined
     fits: Mapping[int, DepthFit] = field(default_factory=dict)
     dense: Densified | None = None
+    lenses: Mapping[int, Lens] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
         found = self.cameras
         registered, views = len(found.registered), len(self.scene.views)
         if found.kept == "network":
-            why = found.warnings[0] if found.warnings else "nothing could be refined"
-            return f"the network's cameras, since {why}"
+            return f"the network's cameras, since {found.kept_because}"
         error = f"reprojection error {found.reprojection_error:.2f} pixels"
         rest = "" if registered == views else f"; the other {views - registered} keep the network's camera or none"
         return f"refined by bundle adjustment: {registered} of {views} photos registered, {error}{rest}"
@@ -76,7 +78,8 @@ def refine_scene(
         options: of matching and bundle adjustment.
         given: intrinsics and cameras that are known.
         densify: also search dense depth in the photos, so.
-        photos: folder into which photos are drawn anew where the camera model has distortion; needed only then.
+        photos: folder into which photos are drawn anew where the camera model has distortion; needed only then. To
+            write them with the scene, so that both are replaced together, pass it to `Scene.write` as `drawn`.
         overwrite: replace photos that are there from an earlier call.
         device: of the dense search.
         progress: called as (done, total, what).
@@ -101,24 +104,25 @@ def refine_scene(
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     refined = replace(found.scene, sparse=found.points, fused=None)
-    refined, fits = _fitted(refined, found, photos, overwrite=overwrite)
+    lenses = lenses_of(found)
+    refined, fits = _fitted(refined, lenses, photos, overwrite=overwrite)
     seconds["depth"] = round(time.perf_counter() - start, 3)
     dense = None
     if densify is not None:
         start = time.perf_counter()
         refined, dense = _densified(refined, densify, device, progress)
         seconds["dense depth"] = round(time.perf_counter() - start, 3)
-    return RefinedScene(scene=_noted(refined, found, seconds), cameras=found, fits=fits, dense=dense)
+    noted = _noted(refined, found, seconds)
+    return RefinedScene(scene=noted, cameras=found, fits=fits, dense=dense, lenses=lenses)
 
 
 def _fitted(
-    scene: Scene, found: Refined, photos: str | Path | None, *, overwrite: bool
+    scene: Scene, lenses: Mapping[int, Lens], photos: str | Path | None, *, overwrite: bool
 ) -> tuple[Scene, Mapping[int, DepthFit]]:
     from manyview.refine.scene_depth import refit_scene
 
     assert scene.sparse is not None
     fitted, fits = refit_scene(scene, scene.sparse)  # where photos and network pictures still have their distortion
-    lenses = lenses_of(found)
     if lenses and photos is not None:
         fitted = straighten(fitted, lenses, photos, overwrite=overwrite)
     return fitted, fits
@@ -138,11 +142,17 @@ def _without_dense(scene: Scene) -> Scene:
     return replace(scene, warnings=(*scene.warnings, told))
 
 
+def cameras_from(scene: Scene) -> str:
+    """Where a scene's cameras are from: "network", "bundle adjustment" or "given"."""
+    unsaid = "given" if scene.world == "given" else "network"
+    return str(scene.provenance.settings.get("cameras_from", unsaid))
+
+
 def _noted(scene: Scene, found: Refined, seconds: Mapping[str, float]) -> Scene:
     """With what was done in its provenance."""
     settings = {
         **scene.provenance.settings,
-        "cameras_from": "bundle adjustment" if found.kept == "refined" else "network",
+        "cameras_from": "bundle adjustment" if found.kept == "refined" else cameras_from(scene),
         "registered": len(found.registered),
         "camera_model": found.options.camera_model,
     }

@@ -11,6 +11,7 @@ import numpy as np
 from manyview.geometry import Camera
 from manyview.refine.agreement import errors
 from manyview.refine.matching import VerifiedPair
+from manyview.refine.outcomes import straightened
 from manyview.refine.overlap import camera_in_group
 from manyview.refine.pair_graph import PairGraph, pair_graph
 from manyview.refine.refine import RefinedScene
@@ -28,7 +29,8 @@ def report_of(before: Scene, refined: RefinedScene) -> tuple[RefineReport, PairG
     """
     found = refined.cameras
     old = missed_by(before.views, found.verified)
-    new = missed_by(found.scene.views, found.verified)  # as found: photos of lenses may have been drawn anew since
+    # As found: photos of lenses may have been drawn anew since, and matches are where these show them.
+    new = missed_by(found.scene.views, straightened(found.verified, found.models))
     size = _scene_size(found.scene.views)
     photos = [
         _photo(outcome, found, view.group, old[outcome.view], new[outcome.view], size)

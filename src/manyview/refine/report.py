@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from manyview.errors import InputError
-from manyview.geometry import Camera, Similarity
 from manyview.refine.pair_graph import PairGraph
 from manyview.refine.photo_report import PhotoReport
 
@@ -141,81 +140,6 @@ class Report:
     graph: PairGraph | None = None
     refined: RefineReport | None = None
     format_version: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Movement:
-    """How one camera moved: degrees, and the distance as a share of the scene's size."""
-
-    rotation_degrees: float
-    translation: float
-
-
-def camera_movements(
-    before: Sequence[Camera | None],
-    after: Sequence[Camera | None],
-    *,
-    after_from_before: Similarity | None = None,
-    scene_size: float | None = None,
-) -> list[Movement | None]:
-    """How far cameras moved beside the change of frame; None where a photo lacks one of both.
-
-    Args:
-        before, after: of N photos, each in a frame and scale of its own.
-        after_from_before: the change of frame; by default the one that brings all cameras closest (the mean of their
-            relative rotations, and equal spreads of the centres), so that one outlier moves the others a little, too.
-        scene_size: in units of `after`, such as the median distance of the points from the cameras; by default the root
-            mean square distance of the cameras from their middle.
-
-    Raises:
-        InputError: the numbers of cameras differ.
-    """
-    if len(before) != len(after):
-        raise InputError(f"got {len(before)} cameras before and {len(after)} after")
-    both = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
-    if not both:
-        return [None] * len(before)
-    old_placed = np.array([old.world_from_camera for old, _ in both])
-    new_placed = np.array([new.world_from_camera for _, new in both])
-    frame = after_from_before or _change_of_frame(old_placed, new_placed)
-    moved = frame.apply_to_camera(old_placed)
-    size = scene_size or max(_spread(new_placed), _spread(moved))
-    movements = iter(_movements(moved, new_placed, size))
-    pairs = zip(before, after, strict=True)
-    return [next(movements) if old is not None and new is not None else None for old, new in pairs]
-
-
-def _movements(before: np.ndarray, after: np.ndarray, size: float) -> list[Movement]:
-    relative = np.einsum("nji,njk->nik", before[:, :3, :3], after[:, :3, :3])
-    # Well-conditioned also for tiny angles, other than the arc cosine of the trace.
-    skew = relative - np.swapaxes(relative, 1, 2)
-    sine = np.linalg.norm(np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=1), axis=1) / 2
-    cosine = (np.trace(relative, axis1=1, axis2=2) - 1) / 2
-    degrees = np.degrees(np.arctan2(sine, cosine))
-    distances = np.linalg.norm(after[:, :3, 3] - before[:, :3, 3], axis=1)
-    distances = distances / size if size > 1e-9 else np.zeros(len(distances))  # all at one place, before and after
-    return [
-        Movement(rotation_degrees=float(angle), translation=float(distance))
-        for angle, distance in zip(degrees, distances, strict=True)
-    ]
-
-
-def _change_of_frame(before: np.ndarray, after: np.ndarray) -> Similarity:
-    """(N, 4, 4) each. Unlike a fit of the centres alone it needs just one camera (Horn 1987, equation 40)."""
-    left, _, right_t = np.linalg.svd(np.einsum("nij,nkj->ik", after[:, :3, :3], before[:, :3, :3]))
-    rotation = (left * [1.0, 1.0, np.linalg.det(left) * np.linalg.det(right_t)]) @ right_t
-    spreads = _spread(before), _spread(after)
-    scale = spreads[1] / spreads[0] if min(spreads) > 1e-9 else 1.0
-    middle = before[:, :3, 3].mean(axis=0)
-    return Similarity(
-        scale=scale, rotation=rotation, translation=after[:, :3, 3].mean(axis=0) - scale * rotation @ middle
-    )
-
-
-def _spread(placed: np.ndarray) -> float:
-    """Root mean square distance of the cameras (N, 4, 4) from their middle."""
-    centres = placed[:, :3, 3]
-    return float(np.sqrt(np.mean(np.sum((centres - centres.mean(axis=0)) ** 2, axis=1))))
 
 
 def _totals(photos: Sequence[PhotoOutcome], points: int) -> RefineTotals:

@@ -87,6 +87,7 @@ class Refined:
         views: one a view.
         pairs: those with verified matches.
         kept: "refined", or "network" where that explains the matches better or nothing could be refined.
+        kept_because: why it is the network's, in words; empty where it is not.
         before, after: how the network's cameras, and those of the scene, explain the verified matches.
         reprojection_error: mean over all observations, original pixels; nan without.
         models: COLMAP's, each in the frame of its group; view i is image i + 1, lenses have their distortion. The
@@ -113,6 +114,7 @@ class Refined:
     options: RefineOptions
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    kept_because: str = ""
 
     @property
     def reconstruction(self) -> pycolmap.Reconstruction | None:

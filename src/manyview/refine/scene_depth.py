@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from manyview.refine.densify import (
     depth_in_picture,
 )
 from manyview.refine.depth_fit import DepthFit, fit_depth
-from manyview.refine.features import open_photo
+from manyview.refine.full_size import Photo, open_one_by_one
 from manyview.scene import FusedPoints, Scene, SceneView, SparsePoints
 
 
@@ -118,8 +119,8 @@ def densify_scene(
 ) -> DenseScene:
     """Find depth at the size of the photos, around that of the scene.
 
-    Photos are read from where the views came from. Where there is none, as for frames of a video, the network's picture
-    serves, and a warning says so.
+    Photos and frames of videos are read from where the views came from. Where there is none, as for arrays, the
+    network's picture serves, and a warning says so.
 
     Args:
         scene: its cameras are exact. Depth should be near enough for the search of `options`; `refit_scene` sees to it.
@@ -131,7 +132,7 @@ def densify_scene(
     indices = tuple(i for i, view in enumerate(scene.views) if view.camera is not None and view.group == 0)
     if not indices:
         raise InputError("no view has a camera", hint="Dense depth needs at least two views with known cameras.")
-    opened = [_posed_photo(scene.views[index], options.long_side) for index in indices]
+    opened = _posed_photos([scene.views[index] for index in indices], options.long_side)
     dense = densify([working.photo for working in opened], options, device=device, progress=progress)
     views = list(scene.views)
     for index, found, working in zip(indices, dense.views, opened, strict=True):
@@ -169,8 +170,13 @@ class _Working:
     note: str
 
 
-def _posed_photo(view: SceneView, long_side: int) -> _Working:
-    photo = open_photo(view, long_side)
+def _posed_photos(views: Sequence[SceneView], long_side: int) -> list[_Working]:
+    with closing(open_one_by_one(views, long_side)) as opened:
+        posed = {index: _posed_photo(views[index], photo()) for index, photo in opened}
+    return [posed[index] for index in range(len(views))]
+
+
+def _posed_photo(view: SceneView, photo: Photo) -> _Working:
     height, width = photo.pixels.shape[:2]
     assert view.camera is not None
     back = np.linalg.inv(photo.original_from_photo)

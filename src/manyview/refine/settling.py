@@ -190,9 +190,8 @@ def _register_more(
     def settle_view(image: int) -> None:
         mapper.triangulate_image(triangulation, image)
         mapper.complete_and_merge_tracks(triangulation)
-        if _adjusted(
-            part, model, tolerance=ROUGHEST
-        ):  # where it fails, the camera stays as it was registered, and is judged in the end
+        # Where adjustment fails, the camera stays as it was registered, and is judged in the end.
+        if _adjusted(part, model, tolerance=ROUGHEST):
             mapper.filter_points(mapping)
 
     register_rest(mapper, mapping, wanted, part.pairs, settle_view)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from manyview.errors import InputError
 from manyview.formats.lens import Lens, pinhole_within
 from manyview.formats.posed_photos import PosedPhotos
-from manyview.formats.undistort import undistort_photos
+from manyview.formats.undistort import straight_pixels, undistort_photos
 from manyview.geometry import Camera, pixel_grid, points_from_depth, transform_pixels
+from manyview.refine.full_size import original_files
+from manyview.refine.overlap import camera_in_group
 from manyview.refine.result import Refined
+from manyview.refine.world import ImagePoint
 from manyview.scene import Scene, SceneView
 from manyview.scene_points import SparsePoints
 
@@ -38,7 +43,8 @@ def lenses_of(refined: Refined) -> dict[int, Lens]:
 def straighten(scene: Scene, lenses: Mapping[int, Lens], folder: str | Path, *, overwrite: bool = False) -> Scene:
     """The scene as pinhole cameras of the same size and place would have seen it.
 
-    Photos with distortion are drawn anew, without empty borders, into `folder/images`, and are the views' sources then.
+    Photos with distortion, and frames of videos, are drawn anew, without empty borders, into `folder/images`, and are
+    the views' sources then. Views without a photo keep the network's picture alone.
     The network's pictures, depth and confidence are carried to where they belong (nearest pixels for depth), and so are
     the observations of sparse points; those that fall outside are left out. z-depth stays what it is.
 
@@ -55,7 +61,7 @@ def straighten(scene: Scene, lenses: Mapping[int, Lens], folder: str | Path, *, 
     drawn = _drawn_photos(scene, lenses, Path(folder), overwrite=overwrite)
     views = list(scene.views)
     for index, lens in sorted(lenses.items()):
-        before = _camera(views[index])
+        before = _known_camera(views[index])
         after = pinhole_within(lens, before)
         views[index] = _straight_view(views[index], lens, after, drawn.get(index))
     sparse = None if scene.sparse is None else _straight_points(scene.sparse, lenses, views)
@@ -64,29 +70,52 @@ def straighten(scene: Scene, lenses: Mapping[int, Lens], folder: str | Path, *, 
     return replace(scene, views=tuple(views), sparse=sparse, provenance=provenance)
 
 
-def _camera(view: SceneView) -> Camera:
-    camera = view.group_camera if view.group else view.camera
+def straight_point(scene: Scene, lenses: Mapping[int, Lens], point: ImagePoint) -> ImagePoint:
+    """A place in a photo as it was taken, in the photo that was drawn anew; the same place if that was not done.
+
+    Args:
+        scene: from `straighten`.
+        lenses: of the views whose photos were drawn anew.
+        point: in pixels of the photo before that.
+
+    Raises:
+        InputError: the new photo does not show it.
+    """
+    lens = lenses.get(point.view)
+    if lens is None:
+        return point
+    view = scene.views[point.view]
+    x, y = straight_pixels(lens, _known_camera(view), np.array([[point.x, point.y]]))[0]
+    if not np.isfinite([x, y]).all():
+        raise InputError(
+            f"({point.x:g}, {point.y:g}) is too near the border of {view.name}, which was cut off when the photo was "
+            "drawn anew without distortion",
+            hint="Choose a point nearer to the middle.",
+        )
+    return replace(point, x=float(x), y=float(y))
+
+
+def _known_camera(view: SceneView) -> Camera:
+    camera = camera_in_group(view)
     assert camera is not None  # registered views have one
     return camera
 
 
 def _drawn_photos(scene: Scene, lenses: Mapping[int, Lens], folder: Path, *, overwrite: bool) -> dict[int, Path]:
-    """The new photo of each view that comes from a photo and has a lens."""
-    chosen = [index for index in sorted(lenses) if _is_photo(scene.views[index])]
-    if not chosen:
-        return {}
-    views = [scene.views[index] for index in chosen]
-    posed = PosedPhotos(
-        names=tuple(view.name for view in views),
-        paths=tuple(Path(view.source or "") for view in views),
-        cameras=tuple(_camera(view) for view in views),
-        lenses=tuple(lenses[index] for index in chosen),
-    )
-    return dict(zip(chosen, undistort_photos(posed, folder, overwrite=overwrite).paths, strict=True))
-
-
-def _is_photo(view: SceneView) -> bool:
-    return view.source is not None and view.timestamp is None and Path(view.source).is_file()
+    """The new photo of each view that comes from a photo or a video and has a lens."""
+    with TemporaryDirectory(prefix="manyview-frames-") as scratch:
+        paths = original_files(scene.views, sorted(lenses), Path(scratch))
+        chosen = sorted(paths)
+        if not chosen:
+            return {}
+        views = [scene.views[index] for index in chosen]
+        posed = PosedPhotos(
+            names=tuple(view.name for view in views),
+            paths=tuple(paths[index] for index in chosen),
+            cameras=tuple(_known_camera(view) for view in views),
+            lenses=tuple(lenses[index] for index in chosen),
+        )
+        return dict(zip(chosen, undistort_photos(posed, folder, overwrite=overwrite).paths, strict=True))
 
 
 def _straight_view(view: SceneView, lens: Lens, camera: Camera, photo: Path | None) -> SceneView:
@@ -106,8 +135,8 @@ def _straight_view(view: SceneView, lens: Lens, camera: Camera, photo: Path | No
     taken = {"depth", "points", "confidence", "valid", "masked_pixels"}
     others = {f.name: getattr(view, f.name) for f in fields(view) if f.name not in taken}
     others |= {"image": image, "group_camera" if view.group else "camera": camera}
-    if photo is not None:
-        others |= {"source": str(photo), "upright_in_file": True}
+    # Without a new photo there is none: what the view came from shows the distortion.
+    others |= {"source": None if photo is None else str(photo), "upright_in_file": True}
     straight = SceneView.masked(
         depth=depth,
         points=points_from_depth(depth.astype(np.float32), K, camera.world_from_camera),
@@ -122,12 +151,8 @@ def _straight_points(sparse: SparsePoints, lenses: Mapping[int, Lens], views: li
     """The same points, seen in the new pictures."""
     pixels = sparse.pixels.copy()
     for index, lens in lenses.items():
-        rows, camera = sparse.view == index, _camera(views[index])
-        rays = lens.unproject(sparse.pixels[rows])
-        rays = rays / np.where(rays[:, 2:] > 0, rays[:, 2:], np.nan)
-        there = (rays @ camera.K.T)[:, :2]
-        inside = (there >= -0.5).all(axis=1) & (there <= np.array([camera.width, camera.height]) - 0.5).all(axis=1)
-        pixels[rows] = np.where(inside[:, None], there, np.nan)
+        rows = sparse.view == index
+        pixels[rows] = straight_pixels(lens, _known_camera(views[index]), sparse.pixels[rows])
     kept = np.isfinite(pixels).all(axis=1)
     return replace(
         sparse, view=sparse.view[kept], point=sparse.point[kept], pixels=pixels[kept], depth=sparse.depth[kept]

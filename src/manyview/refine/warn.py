@@ -38,7 +38,7 @@ def doubts_about_intrinsics(part: Part, models: Sequence[Mapped], given: GivenCa
     if best is None or len(best.views) < len(part.members) or best.agreement.explained < GOOD_SHARE:
         mapped = _mapped_freely(part, numbers)
         if mapped is not None and (best is None or rank(mapped)[:3] > rank(best)[:3]):
-            return [_focal_sentence(lenses, mapped, numbers, f"{len(mapped.views)} photos instead of {_count(best)}")]
+            return [_focal_sentence(lenses, mapped, numbers, _gain(mapped, best))]
     if best is None or without is None:
         return []
     before, after = (model.model.compute_mean_reprojection_error() for model in (best, without))
@@ -103,5 +103,8 @@ def _focal(model: Mapped, number: int) -> float:
     return float(K_of_colmap(model.model.camera(number))[0, 0])
 
 
-def _count(model: Mapped | None) -> int:
-    return 0 if model is None else len(model.views)
+def _gain(mapped: Mapped, best: Mapped | None) -> str:
+    """What one model has more of than another: photos, or matches that it explains."""
+    if best is None or len(mapped.views) != len(best.views):
+        return f"{len(mapped.views)} photos instead of {0 if best is None else len(best.views)}"
+    return f"{mapped.agreement.explained:.0%} of the matches explained instead of {best.agreement.explained:.0%}"
