@@ -420,7 +420,7 @@ def test_what_the_library_warns_of_is_shown_once(capsys: pytest.CaptureFixture[s
 
     from manyview.app.console import WarningLines
 
-    logger = logging.getLogger("manyview.trying")
+    logger = logging.getLogger("trying")
     handler = WarningLines()
     logger.addHandler(handler)
     try:

@@ -26,6 +26,7 @@ from manyview.refine.result import Refined
 from manyview.refine.scene_depth import densify_scene
 from manyview.refine.straighten import straighten
 from manyview.scene import Provenance, Scene, SceneView
+from manyview.worlds.settings import WorldSettings
 from sparse_worlds import errors_of
 
 av = pytest.importorskip("av")
@@ -39,7 +40,8 @@ class Filmed:
     """A made-up world: its photos in a folder, a video of the same pictures, and scenes as a network has them."""
 
     def __init__(self, folder: Path) -> None:
-        self.pictures, truth = photograph_world(3, COUNT, SIZE)
+        one_camera = WorldSettings(focal_jitter=0.0)
+        self.pictures, truth = photograph_world(3, COUNT, SIZE, one_camera)
         self.cameras = [camera for camera in truth.cameras if camera is not None]
         self.depths = [
             np.where(np.isfinite(depth) & (depth > 0), depth, 0) for depth in truth.depth if depth is not None
@@ -114,7 +116,7 @@ def test_cameras_of_a_video_are_as_exact_as_those_of_its_frames_as_photos(filmed
     for own, other in zip(
         errors_of(refined.scene, filmed.cameras), errors_of(photos.scene, filmed.cameras), strict=True
     ):
-        assert own < max(2 * other, 2e-3)
+        assert own < max(3 * other, 2e-3)  # half the colours are lost in the video
     assert refined.warnings == photos.warnings == ()
 
 

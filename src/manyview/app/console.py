@@ -167,11 +167,16 @@ def show_summary(figures: Summary) -> None:
         )
 
 
+def show_lines(kind: str, lines: Sequence[str]) -> None:
+    """Some lines of a kind on stderr, and how many more there are."""
+    show_few(Console(stderr=True), kind, lines, most=12)
+
+
 def show_few(console: Console, kind: str, lines: Sequence[str], most: int = 6) -> None:
     for line in lines[:most]:
         console.print(f"[yellow]{kind}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
     if len(lines) > most:
-        console.print(f"[yellow]{kind}[/yellow] ... and {len(lines) - most} more (all in scene.json)")
+        console.print(f"[yellow]{kind}[/yellow] ... and {len(lines) - most} more (all are in the files)")
 
 
 def show_files(files: Sequence[str | Path], most: int = 4) -> None:

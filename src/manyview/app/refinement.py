@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manyview.app.report_page import REPORT_JSON, REPORT_PAGE, save_report
+from manyview.app.report_page import (
+    REPORT_JSON,
+    REPORT_PAGE,
+    complete_report,
+    save_report,
+    worst_findings,
+)
 from manyview.errors import InputError
 from manyview.images import Inputs, Progress
 from manyview.methods.model import load
@@ -16,9 +22,9 @@ from manyview.refine.lenses import intrinsics_of_photos
 from manyview.refine.options import GivenCameras, RefineOptions
 from manyview.refine.photo_matches import match_scene
 from manyview.refine.photo_reading import MeasuredPhotos, measure_photos, measure_views
-from manyview.refine.photo_report import photo_report
 from manyview.refine.refine import RefinedScene, cameras_from, refine_scene
 from manyview.refine.refined_report import graph_of, report_of
+from manyview.refine.report import Report
 from manyview.refine.world_wish import WorldWish, fulfilled
 from manyview.scene import Scene
 from manyview.scene_photos import UNDISTORTED
@@ -165,19 +171,26 @@ def report_on_photos(
         scene = load(model, device=device).reconstruct(inputs, progress=progress)
         measured = replace(measured, warnings=(*measured.warnings, *_unmatched(measured, scene)))
         graph = graph_of(scene.views, match_scene(scene.views, RefineOptions()), with_cameras=False)
+    report = complete_report(measured, graph=graph)
     files = save_report(folder, measured, graph=graph, overwrite=overwrite)
-    found = photo_report(measured)
+    return report_figures(report), files
+
+
+def report_figures(report: Report) -> dict[str, Any]:
+    """The report's main figures, and the worst finding of each photo with a problem or in doubt, in words."""
+    worst = [(name, finding) for name, finding in worst_findings(report) if finding.severity != "note"]
     figures: dict[str, Any] = {
-        "photos": len(found.photos),
-        "not readable": len(found.skipped),
-        "with problems": sum(any(f.severity == "problem" for f in photo.findings) for photo in found.photos),
-        "in doubt": sum(any(f.severity == "doubt" for f in photo.findings) for photo in found.photos),
+        "photos": len(report.photos.photos),
+        "not readable": len(report.photos.skipped),
+        "with problems": sum(finding.severity == "problem" for _, finding in worst),
+        "in doubt": sum(finding.severity == "doubt" for _, finding in worst),
     }
-    if graph is not None:
-        figures["matched"] = len(graph.photos)
-        figures["connected parts"] = len(graph.components)
-        figures["photos worth adding"] = len(graph.worth_adding)
-    return figures, files
+    if report.graph is not None:
+        figures["matched"] = len(report.graph.photos)
+        figures["connected parts"] = len(report.graph.components)
+        figures["photos worth adding"] = len(report.graph.worth_adding)
+    figures["findings"] = [f"{name}, {found.kind.replace('_', ' ')}: {found.words}" for name, found in worst]
+    return figures
 
 
 def _unmatched(measured: MeasuredPhotos, scene: Scene) -> list[str]:

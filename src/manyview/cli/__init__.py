@@ -21,7 +21,8 @@ def main() -> None:
     """Run the command; errors of ours become one line, a hint and an exit code."""
     from manyview.app.console import WarningLines, show_error
 
-    logging.getLogger("manyview").addHandler(WarningLines())
+    logger, lines = logging.getLogger("manyview"), WarningLines()
+    logger.addHandler(lines)
     try:
         app()
     except ManyviewError as error:
@@ -29,6 +30,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    finally:
+        logger.removeHandler(lines)
 
 
 def _show_version(wanted: bool) -> None:

@@ -48,7 +48,9 @@ def refine(
     camera_model: Annotated[
         str, typer.Option(help="SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL or OPENCV (the last two have distortion).")
     ] = "SIMPLE_PINHOLE",
-    focal: Annotated[str, typer.Option(help="shared (one camera) or per_view (mixed cameras).")] = "shared",
+    focal: Annotated[
+        str, typer.Option(help="shared (one camera), per_view (mixed cameras), or auto: as the matches say.")
+    ] = "auto",
     intrinsics: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Known camera of all photos, kept: FX,FY,CX,CY in pixels of the upright originals."),
@@ -105,10 +107,10 @@ def refine(
     _refuse_without(context, "densify", ("dense_size",))
     folder = output or scene / "refined"
     formats = check_formats(listed(export))
-    exported = export_options(percentile, include_low_confidence, copy_images, masks)
+    exported = export_options(percentile, include_low_confidence, copy_images, masks, formats)
     options = RefineOptions(
         camera_model=one_of("camera-model", camera_model, CAMERA_MODELS),
-        intrinsics=one_of("focal", focal, ("shared", "per_view")),
+        intrinsics=one_of("focal", focal, ("auto", "shared", "per_view")),
         refine_intrinsics=not fix_intrinsics,
         known_cameras=one_of("known-cameras", known_cameras, ("prior", "constant", None)) or "prior",
         loss=one_of("loss", loss, ("soft_l1", "huber", "cauchy", "none")),
@@ -163,7 +165,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Examine photos before anything is made of them: blur, exposure, duplicates, which hang together."""
-    from manyview.app.console import print_json, progress_bars, show_figures, show_files
+    from manyview.app.console import print_json, progress_bars, show_figures, show_files, show_lines
     from manyview.app.refinement import report_on_photos
     from manyview.app.report_page import REPORT_JSON, REPORT_PAGE
     from manyview.files import refuse_inputs_inside, refuse_results
@@ -175,7 +177,11 @@ def report(
         figures, files = report_on_photos(
             chosen, output, model=model if match else None, device=device, overwrite=overwrite, progress=progress
         )
-    print_json(figures) if as_json else show_figures(figures)
+    if as_json:
+        print_json(figures)
+    else:
+        show_lines("finding", figures.pop("findings"))
+        show_figures(figures)
     show_files(files)
 
 
@@ -210,7 +216,7 @@ def import_(
     from manyview.scene_photos import UNDISTORTED
 
     formats = check_formats(listed(export))
-    exported = export_options(percentile, False, copy_images, masks)
+    exported = export_options(percentile, False, copy_images, masks, formats)
     refuse_results(output, overwrite=overwrite, names=[*result_names(formats), UNDISTORTED])
     start = time.perf_counter()
     with progress_bars(quiet=as_json) as progress, scratch_in(output) as scratch:

@@ -192,7 +192,7 @@ def export(
     from manyview.app.console import show_files
     from manyview.scene import Scene
 
-    options = export_options(percentile, include_low_confidence, copy_images, masks)
+    options = export_options(percentile, include_low_confidence, copy_images, masks, listed(formats))
     loaded = Scene.load(scene)
     chosen = loaded if group is None else loaded.group(group)
     show_files(chosen.export(output or scene, listed(formats), options=options, overwrite=overwrite))

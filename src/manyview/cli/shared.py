@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -30,14 +31,26 @@ Masks = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="For splat-ready: folder of masks named as the photos (PNG), white where to train."),
 ]
+MASKED = "splat-ready"  # the format that has masks
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 
 
 def export_options(
-    percentile: float, include_low_confidence: bool, copy_images: bool, masks: Path | None = None
+    percentile: float,
+    include_low_confidence: bool,
+    copy_images: bool,
+    masks: Path | None = None,
+    formats: Sequence[str] = (),
 ) -> Any:
+    """`ExportOptions` of the command's.
+
+    Raises:
+        InputError: masks are given, and no format that has them.
+    """
     from manyview.scene import ExportOptions
 
+    if masks is not None and MASKED not in formats:
+        raise InputError(f"--masks is of no use without the format {MASKED}", hint=f"Add {MASKED} to the formats.")
     return ExportOptions(
         percentile=percentile,
         include_low_confidence=include_low_confidence,

@@ -59,6 +59,7 @@ def import_scene(
             hint="Give a folder in which these photos are drawn anew: undistorted=...",
         )
     loaded = load(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model
+    read = posed
     if undistorted is not None:
         posed = undistort_photos(posed, undistorted, overwrite=overwrite)
     scene = _with_depth(posed, loaded, progress)
@@ -69,9 +70,19 @@ def import_scene(
         world="given",
         sparse=sparse,
         skipped=list(dict.fromkeys([*scene.skipped, *posed.skipped])),
-        provenance=replace(scene.provenance, settings={**scene.provenance.settings, "cameras_from": "given"}),
+        provenance=replace(
+            scene.provenance,
+            settings={**scene.provenance.settings, "cameras_from": "given"},
+            changes=(*scene.provenance.changes, *_redrawn(read, posed)),
+        ),
     )
     return scene if sparse is None else refit_scene(scene, sparse)[0]
+
+
+def _redrawn(before: PosedPhotos, after: PosedPhotos) -> list[str]:
+    """A sentence, if photos were drawn anew."""
+    count = sum(path not in before.paths for path in after.paths)
+    return [f"{count} photos of lenses with distortion were drawn anew as pinhole cameras see them"] if count else []
 
 
 def _posed(source: Path, photos: str | Path | None, metric: bool | None) -> PosedPhotos:

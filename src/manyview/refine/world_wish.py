@@ -181,7 +181,10 @@ def _upright(text: str, seed: int) -> Wish:
         return Wish(option=option, change=lambda scene, lenses: up_from_ground(scene, seed=seed))
     if text == "cameras":
         return Wish(option=option, change=lambda scene, lenses: up_from_cameras(scene))
-    up = [_number(part, "--up") for part in text.split(",")]
+    try:
+        up = [float(part) for part in text.split(",")]
+    except ValueError:
+        up = []
     if len(up) != 3 or not all(map(math.isfinite, up)) or not any(up):
         raise InputError(f"got {text} as the direction up", hint="Give ground, cameras, or X,Y,Z, not all 0.")
     return Wish(option=option, change=lambda scene, lenses: up_from_vector(scene, up))
