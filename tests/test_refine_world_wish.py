@@ -46,7 +46,7 @@ def test_nothing_known_changes_nothing() -> None:
         (WorldWish(baseline="a 'b 1"), "quotation"),
         (WorldWish(baseline="a b far"), "'far' is no number"),
         (WorldWish(distance="a 1 2 b 3 4"), "has 6 words, expected 7"),
-        (WorldWish(up="left"), "'left' is no number"),
+        (WorldWish(up="left"), "got left as the direction up"),
         (WorldWish(up="0,nan,1"), "direction up"),
         (WorldWish(up="1,2"), "direction up"),
         (WorldWish(up="0,0,0"), "direction up"),
