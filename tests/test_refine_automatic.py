@@ -71,6 +71,15 @@ def test_intrinsics_are_carried_to_every_photo(world, monkeypatch):
 
 
 # ------------------------------------------------------------------ the report
+@pytest.mark.parametrize("kind", ["auto", "shared", "per_view"])
+def test_what_is_known_of_lenses_is_passed_on(world, monkeypatch, kind):
+    def asked(scene, options, **settings):
+        raise RuntimeError(f"asked for {options.intrinsics}")
+
+    monkeypatch.setattr("manyview.refine.refine.refine_scene", asked)
+    assert f"asked for {kind}" in refine_as_wished(network_scene(world), Wish(intrinsics=kind)).words
+
+
 def test_the_report_allows_for_the_lens():
     world = photographed(cameras_around(6), points=400, distortion=-0.25)
     scene = network_scene(world, turn=2, shift=0.1)

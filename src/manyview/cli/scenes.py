@@ -44,7 +44,7 @@ def reconstruct(
     fit: Annotated[str, typer.Option(help="crop (as published) or pad (keeps the whole content).")] = "crop",
     focal: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Fast3R: shared (one camera) or per_view (mixed cameras)."),
+        typer.Option(help="Fast3R and refinement: shared (one camera) or per_view (mixed cameras)."),
     ] = None,
     cameras: Annotated[
         Optional[str],  # noqa: UP045
@@ -91,7 +91,11 @@ def reconstruct(
     from manyview.scene import check_formats, result_names
 
     set_verbose(verbose)
-    wish = Wish(refine=one_of("refine", refine, ("auto", "on", "off")), densify=densify)
+    wish = Wish(
+        refine=one_of("refine", refine, ("auto", "on", "off")),
+        densify=densify,
+        intrinsics="auto" if focal is None else one_of("focal", focal, ("shared", "per_view")),
+    )
     formats = check_formats(listed(export))
     exported = export_options(percentile, include_low_confidence, copy_images)
     refuse_inputs_inside(output, inputs)

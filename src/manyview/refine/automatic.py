@@ -15,7 +15,7 @@ from manyview.scene import Scene
 if TYPE_CHECKING:
     import torch
 
-    from manyview.refine.options import GivenCameras
+    from manyview.refine.options import GivenCameras, Intrinsics
     from manyview.refine.refine import RefinedScene
 
 logger = logging.getLogger(__name__)
@@ -30,10 +30,12 @@ class Wish:
     Attributes:
         refine: "auto": exact cameras where that is quick and better; "on": however many views there are; "off".
         densify: dense depth from the photos, where the cameras are exact.
+        intrinsics: as in `RefineOptions`.
     """
 
     refine: Literal["auto", "on", "off"] = "auto"
     densify: bool = False
+    intrinsics: Intrinsics = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +73,7 @@ def refine_as_wished(
     if reason:
         return _unrefined(scene, wish, reason)
     from manyview.refine.lenses import intrinsics_of_photos
-    from manyview.refine.options import GivenCameras
+    from manyview.refine.options import GivenCameras, Intrinsics
 
     given = None if K is None else GivenCameras(K=intrinsics_of_photos(scene.views, K))
     try:
@@ -96,10 +98,17 @@ def _refined(
     progress: Progress | None,
 ) -> RefinedScene:
     from manyview.refine.densify import DensifyOptions
+    from manyview.refine.options import RefineOptions
     from manyview.refine.refine import refine_scene
 
-    densify = DensifyOptions() if wish.densify else None
-    return refine_scene(scene, given=given, densify=densify, device=device, progress=progress)
+    return refine_scene(
+        scene,
+        RefineOptions(intrinsics=wish.intrinsics),
+        given=given,
+        densify=DensifyOptions() if wish.densify else None,
+        device=device,
+        progress=progress,
+    )
 
 
 def _unrefined(scene: Scene, wish: Wish, reason: str) -> Outcome:
