@@ -13,6 +13,7 @@ from manyview.refine.exact_cameras import refine_features
 from manyview.refine.options import RefineOptions
 from manyview.refine.refine import RefinedScene
 from manyview.refine.refined_report import report_of
+from manyview.refine.warn import parallax
 from sparse_worlds import cameras_around, network_scene, photographed
 
 OPTIONS = RefineOptions(threads=1)
@@ -60,7 +61,7 @@ def test_intrinsics_that_do_not_fit_the_photos_are_an_error(world):
 
 
 def test_intrinsics_are_carried_to_every_photo(world, monkeypatch):
-    def looking(scene, *, given, **settings):
+    def looking(scene, options, *, given, **settings):
         raise Unforeseen(str([float(K[0, 0]) for K in given.K]))
 
     monkeypatch.setattr("manyview.refine.refine.refine_scene", looking)
@@ -87,3 +88,15 @@ def test_the_report_allows_for_the_lens():
     report, _ = report_of(scene, RefinedScene(scene=found.scene, cameras=found))
     assert report.totals.error_after is not None and report.totals.error_before is not None
     assert report.totals.error_after < 1e-3 < report.totals.error_before
+
+
+# ------------------------------------------------------------------ parallax
+def test_rays_that_meet_at_small_angles_are_called_into_question(monkeypatch):
+    world = photographed(cameras_around(4, step=1.0))
+    scene = network_scene(world, turn=2.0, shift=0.05)
+    model = refine_features(scene, world.features, OPTIONS).models[0]
+    assert 4 < parallax(model) < 7  # they stand within a tenth of their distance from the middle, up and down
+    for limit, is_little in ((parallax(model) + 0.1, True), (parallax(model) - 0.1, False)):
+        monkeypatch.setattr("manyview.refine.warn.LITTLE_PARALLAX", limit)
+        told = refine_features(scene, world.features, OPTIONS).warnings
+        assert any("little parallax" in words for words in told) == is_little

@@ -73,7 +73,7 @@ def refine_as_wished(
     if reason:
         return _unrefined(scene, wish, reason)
     from manyview.refine.lenses import intrinsics_of_photos
-    from manyview.refine.options import GivenCameras, Intrinsics
+    from manyview.refine.options import GivenCameras
 
     given = None if K is None else GivenCameras(K=intrinsics_of_photos(scene.views, K))
     try:

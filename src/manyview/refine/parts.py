@@ -18,7 +18,7 @@ from manyview.refine.overlap import camera_in_group
 from manyview.refine.own_lenses import with_fitting_lenses
 from manyview.refine.settling import Mapped, Part, cameras_of, settle, sim3d
 from manyview.refine.unregistered import fit_cameras, ratio_of_spreads
-from manyview.refine.warn import doubts_about_cameras, doubts_about_intrinsics, only_turns
+from manyview.refine.warn import doubts_about_cameras, doubts_about_intrinsics, doubts_about_parallax, only_turns
 from manyview.scene import SceneView
 
 LEAST_EXPLAINED = 0.5  # of its matches: a model that explains less is not trusted
@@ -130,7 +130,7 @@ def _map_one(
             )
         else:
             kept.append(model)
-            told += _doubts(model, names)
+            told += [*_doubts(model, names), *doubts_about_parallax(model, names)]
     if not models:
         why_kept.append(f"{names}: no cameras were found that agree with the matches; the network's are kept")
     mapped = {view for model in kept for view in model.views}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,12 @@ from manyview.refine.options import GivenCameras
 from manyview.refine.settling import Mapped, Part
 from manyview.scene import SceneView
 
+if TYPE_CHECKING:
+    import pycolmap
+
 FOCAL_OFF = 0.03  # relative difference from which a given focal length is called into question ...
 ERROR_FALLS = 0.85  # ... if the mean reprojection error falls to this share without it
+LITTLE_PARALLAX = 5.0  # degrees between the rays to a point: photographs of an object all around have 8 to 45
 GIVEN_EXPLAIN = 0.5  # of the matches that given cameras should explain
 
 
@@ -25,6 +30,26 @@ def only_turns(part: Part) -> bool:
     lenses = part.database.lenses
     cameras = [lenses.camera_at(number, np.eye(4)) for number in lenses.number_of]
     return has_no_parallax(cameras, part.pairs)
+
+
+def doubts_about_parallax(model: Mapped, names: str) -> list[str]:
+    """A sentence where the rays to a model's points meet at small angles: then matches tell little of depth."""
+    angle = parallax(model.model)
+    if angle >= LITTLE_PARALLAX:
+        return []
+    told = f"{names}: little parallax, the rays to a point meet at {angle:.1f} degrees (median)"
+    return [f"{told}; places and depth are not sure. Take photos from further apart"]
+
+
+def parallax(model: pycolmap.Reconstruction) -> float:
+    """Degrees, median over the points: the largest angle between the rays from the views that see a point."""
+    centres = {image: model.image(image).projection_center() for image in model.reg_image_ids()}
+    angles = []
+    for _, point in sorted(model.points3D.items()):
+        rays = point.xyz - np.array([centres[seen.image_id] for seen in point.track.elements])
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        angles.append(np.arccos(np.clip((rays @ rays.T).min(), -1, 1)))
+    return float(np.degrees(np.median(angles))) if angles else 0.0
 
 
 def doubts_about_intrinsics(part: Part, models: Sequence[Mapped], given: GivenCameras) -> list[str]:
