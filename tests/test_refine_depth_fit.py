@@ -334,3 +334,11 @@ def test_views_of_other_groups_are_fitted_in_their_own_frame() -> None:
     assert fits[1].kind == "scale"
     expected = np.where(view.valid[..., None], view.points + 50, 0)
     assert np.median(np.abs(fitted.views[1].points - expected)) < 0.05
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_any_point_the_depth_stays_and_nothing_is_complained_of() -> None:
+    depth = np.full((6, 8), 2.0)
+    fit = fit_depth(depth, np.zeros((0, 2)), np.zeros(0), confidence=np.ones((6, 8)))
+    assert fit.kind == "unchanged" and fit.points == 0
+    np.testing.assert_array_equal(fit.depth, depth)

@@ -42,7 +42,7 @@ def views_with_camera(scene: Scene, what: str, options: ExportOptions) -> list[t
     missing = [view.name for view in scene.views if not _is_exported(view, options)]
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        logger.warning("%s leaves out %d views whose camera is not known or not sure: %s", what, len(missing), names)
+        logger.warning("%s leaves out what has no sure camera (%d): %s", what, len(missing), names)
     chosen = [
         (index, view, view.camera)
         for index, view in enumerate(scene.views)

@@ -146,7 +146,8 @@ def _samples(depth: np.ndarray, pixels: np.ndarray, point_depth: np.ndarray, con
         column, row = np.rint(pixels[kept]).astype(np.int64).T
         trust = np.nan_to_num(np.asarray(confidence, dtype=np.float64)[row, column], nan=0.0, posinf=0.0)
         # Bounded, because the confidence of networks spans orders of magnitude that errors do not.
-        weight = np.clip(trust, 0, None) / (np.clip(trust, 0, None) + max(float(np.median(trust)), 1e-12)) + 1e-3
+        typical = max(float(np.median(trust)), 1e-12) if len(trust) else 1.0
+        weight = np.clip(trust, 0, None) / (np.clip(trust, 0, None) + typical) + 1e-3
     place = pixels[kept] / max(depth.shape)
     return _Samples(place, np.log(mapped[kept]), np.log(point_depth[kept]), weight)
 
