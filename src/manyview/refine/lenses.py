@@ -13,13 +13,16 @@ from manyview.formats.describe import HALF_PIXEL
 from manyview.geometry import Camera, default_focal, intrinsics, picture_centre
 from manyview.refine.options import GivenCameras, RefineOptions, checked_intrinsics
 from manyview.refine.overlap import camera_in_group
+from manyview.refine.photo_tags import PhotoTags, read_tags
 from manyview.scene import SceneView
+from manyview.scene_photos import photo_of
 
 if TYPE_CHECKING:
     import pycolmap
 
 USUAL_FOCAL = 1.2  # times the longer side
 MIDDLE = 0.15  # of a picture's sides: how far from its middle a principal point is that belongs to it
+FILM_DIAGONAL = 43.2666  # mm, of 36 x 24
 SQUARE = 1e-6  # relative difference of focal lengths up to which pixels are square
 _WITH_TWO_FOCALS = {"SIMPLE_PINHOLE": "PINHOLE", "SIMPLE_RADIAL": "OPENCV"}
 _COEFFICIENTS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "OPENCV": 4}
@@ -75,7 +78,8 @@ def find_lenses(
     """Which views share a camera, and what is known of it: given intrinsics, else the median of the network's.
 
     Shared intrinsics are those of all photos of one size with the same given K, or without one. Where a view's own
-    intrinsics are not a guess, only views with equal ones share them.
+    intrinsics are not a guess, only views with equal ones share them. Of what is a guess, photos whose EXIF block names
+    another camera or focal length do not share it, and it starts from that focal length.
 
     Args:
         views: with the cameras that are known so far.
@@ -84,11 +88,17 @@ def find_lenses(
         are_known: the views' own intrinsics are no network's guess.
     """
     keeps = are_known or not options.refine_intrinsics
-    keys = [_key(index, view, given, options, keeps_own=keeps) for index, view in enumerate(views)]
+    tags = [PhotoTags() if keeps or given.K_of(index) is not None else _tags(view) for index, view in enumerate(views)]
+    keys = [
+        (*_key(index, view, given, options, keeps_own=keeps), _lens_of(tags[index])) for index, view in enumerate(views)
+    ]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
     number_of = tuple(numbers[key] for key in keys)
     members = {number: [i for i, other in enumerate(number_of) if other == number] for number in numbers.values()}
-    K = {number: _K_of(views, own, given) for number, own in members.items()}
+    K = {
+        number: _with_focal_of(tags[own[0]], _K_of(views, own, given), views[own[0]].original_size)
+        for number, own in members.items()
+    }
     known = {number for number, own in members.items() if given.K_of(own[0]) is not None}
     return Lenses(
         number_of=number_of,
@@ -162,6 +172,24 @@ def _key(index: int, view: SceneView, given: GivenCameras, options: RefineOption
     if K is None and camera is not None and keeps_own:
         K = camera.K
     return (*view.original_size, None if K is None else np.asarray(K, dtype=np.float64).tobytes())
+
+
+def _tags(view: SceneView) -> PhotoTags:
+    path = photo_of(view)
+    return PhotoTags() if path is None else read_tags(path)
+
+
+def _lens_of(tags: PhotoTags) -> tuple:
+    return tags.camera, tags.focal_mm, tags.focal_35mm
+
+
+def _with_focal_of(tags: PhotoTags, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """K (3, 3) with the focal length of the EXIF block, if that says it in terms of the picture's (height, width)."""
+    if tags.focal_35mm is None:
+        return K
+    changed = K.copy()
+    changed[:2, :2] *= tags.focal_35mm / FILM_DIAGONAL * float(np.hypot(*size)) / float(np.mean([K[0, 0], K[1, 1]]))
+    return changed
 
 
 def _K_of(views: Sequence[SceneView], members: Sequence[int], given: GivenCameras) -> np.ndarray:

@@ -329,7 +329,7 @@ def _small(photo: MeasuredPhoto, limits: PhotoLimits) -> Finding | None:
 
 def _unlike_the_others(photos: Sequence[MeasuredPhoto], index: int, limits: PhotoLimits) -> list[Finding]:
     """Differences in size, camera, focal length and time from most of the set."""
-    own_intrinsics = "Let every photo have a camera of its own instead of a shared one."
+    own_intrinsics = "Refinement gives it intrinsics of its own; other programs have to be told."
     photo, findings = photos[index], []
     # Portrait and landscape photos of one camera are of one size.
     usual, _ = Counter((max(other.size), min(other.size)) for other in photos).most_common(1)[0]
