@@ -10,7 +10,7 @@ import numpy as np
 
 from manyview.geometry import Camera, Similarity, invert_rigid
 from manyview.refine.agreement import Agreement, errors, judge_cameras
-from manyview.refine.bundle import FINE, ROUGH, ROUGHEST, Anchors, adjust
+from manyview.refine.bundle import FINE, ROUGH, Anchors, adjust
 from manyview.refine.lenses import K_of_colmap
 from manyview.refine.matching import MatchDatabase, VerifiedPair, without_distortion
 from manyview.refine.options import RefineOptions
@@ -191,7 +191,7 @@ def _register_more(
         mapper.triangulate_image(triangulation, image)
         mapper.complete_and_merge_tracks(triangulation)
         # Where adjustment fails, the camera stays as it was registered, and is judged in the end.
-        if _adjusted(part, model, tolerance=ROUGHEST):
+        if _adjusted(part, model):
             mapper.filter_points(mapping)
 
     register_rest(mapper, mapping, wanted, part.pairs, settle_view)
