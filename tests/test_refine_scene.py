@@ -440,20 +440,24 @@ def test_an_existing_database_is_not_overwritten(world, tmp_path):
 
 # ------------------------------------------------------------------ photos
 @pytest.mark.slow
-def test_real_photos_get_exact_cameras(shared):
+@pytest.mark.parametrize(
+    ("name", "step", "least"),
+    [("fountain-p11", 1, 0.99), ("fountain-p11", 4, 0.99), ("box-rgbd", 3, 0.9)],  # of every 4th COLMAP finds none
+)
+def test_real_photos_get_exact_cameras(shared, name, step, least):
     import json
 
     import manyview
     from manyview.evaluation.poses import evaluate_poses
 
-    folder = shared / "data" / "fountain-p11"
-    frames = json.loads((folder / "meta.json").read_text())["frames"]
+    folder = shared / "data" / name
+    frames = json.loads((folder / "meta.json").read_text())["frames"][::step]
     scene = manyview.reconstruct([str(folder / frame["file"]) for frame in frames], model="manyview-small")
     found = refine_cameras(scene)
     report = evaluate_poses(
         [None if view.camera is None else view.camera.world_from_camera for view in found.scene.views],
         [np.array(frame["cam2world"]) for frame in frames],
     )
-    assert found.registered == tuple(range(11))
-    assert report.maa30 >= 0.99
+    assert found.registered == tuple(range(len(frames)))
+    assert report.maa30 >= least
     assert found.reprojection_error < 1.0
