@@ -304,7 +304,16 @@ def tables(record: dict[str, Any]) -> str:
         parts += [photograph_table(record), beyond_table(record), dense_table(record)]
     parts.append(world_table(record["worlds"], "of one camera each"))
     parts.append(world_table(record["worlds_of_many_lenses"], "whose photos differ in focal length by up to 3 %"))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, measured_on(record)])
+
+
+def measured_on(record: dict[str, Any]) -> str:
+    hardware, versions = record["hardware"], record["versions"]
+    return (
+        f"{hardware['processor']}, {hardware['cores']} cores, matching and mapping on {record['threads']}, on a shared "
+        f"machine; pycolmap {versions['pycolmap']}, torch {versions['torch']}, Python {versions['python']}; model "
+        f"{record['model']['name']}; `{record['command']}`. COLMAP ran in the same run, right after ours."
+    )
 
 
 def photograph_table(record: dict[str, Any]) -> str:

@@ -153,7 +153,7 @@ def test_file_names_that_are_no_text_are_written_out() -> None:
 # ------------------------------------------------------------------ files
 def test_both_files_are_written_and_the_json_holds_everything(measured: MeasuredPhotos, tmp_path: Path) -> None:
     report = whole_report(measured)
-    files = save_report(tmp_path / "out", measured, graph=report.graph, refined=report.refined)
+    files = save_report(tmp_path / "out", report, thumbnails_of(measured))
     assert [path.name for path in files] == ["report.json", "report.html"]
     data = json.loads(files[0].read_text(encoding="utf-8"))
     assert [photo["name"] for photo in data["photos"]["photos"]] == names(measured)
@@ -162,10 +162,10 @@ def test_both_files_are_written_and_the_json_holds_everything(measured: Measured
 
 
 def test_an_earlier_report_is_replaced_only_on_request(measured: MeasuredPhotos, tmp_path: Path) -> None:
-    save_report(tmp_path, measured)
+    save_report(tmp_path, complete_report(measured), thumbnails_of(measured))
     with pytest.raises(ExportError):
-        save_report(tmp_path, measured)
-    save_report(tmp_path, measured, overwrite=True)
+        save_report(tmp_path, complete_report(measured), thumbnails_of(measured))
+    save_report(tmp_path, complete_report(measured), thumbnails_of(measured), overwrite=True)
 
 
 # ------------------------------------------------------------------ drawings

@@ -251,8 +251,8 @@ class Scene:
         indices = [number for number, view in enumerate(self.views) if view.group == index]
         own = [_in_own_group(self.views[number]) for number in indices]
         sparse = None if self.sparse is None else self.sparse.of_group(index, indices)
-        fused = None if self.fused is None else self.fused.of_views(indices)
         if index == 0:
+            fused = None if self.fused is None else self.fused.of_views(indices)
             return replace(self, views=own, sparse=sparse, fused=fused)
         return replace(self, views=own, sparse=sparse, fused=None, world="first camera", metric=False)
 

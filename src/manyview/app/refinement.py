@@ -12,6 +12,7 @@ from manyview.app.report_page import (
     REPORT_PAGE,
     complete_report,
     save_report,
+    thumbnails_of,
     worst_findings,
 )
 from manyview.errors import InputError
@@ -89,9 +90,9 @@ class WorkResult:
         if self.refined is None:
             return []
         measured = measure_views(self.before.views, progress=self.progress)
-        report, graph = report_of(self.before, self.refined)
-        title = "Refinement report"
-        return save_report(folder, measured, graph=graph, refined=report, title=title, overwrite=overwrite)
+        refined, graph = report_of(self.before, self.refined)
+        report = complete_report(measured, graph=graph, refined=refined)
+        return save_report(folder, report, thumbnails_of(measured), title="Refinement report", overwrite=overwrite)
 
 
 def carry_out(scene: Scene, work: Work, *, drawn: Path, progress: Progress | None = None) -> WorkResult:
@@ -172,7 +173,7 @@ def report_on_photos(
         measured = replace(measured, warnings=(*measured.warnings, *_unmatched(measured, scene)))
         graph = graph_of(scene.views, match_scene(scene.views, RefineOptions()), with_cameras=False)
     report = complete_report(measured, graph=graph)
-    files = save_report(folder, measured, graph=graph, overwrite=overwrite)
+    files = save_report(folder, report, thumbnails_of(measured), overwrite=overwrite)
     return report_figures(report), files
 
 

@@ -38,10 +38,9 @@ _SHOWN_NEW_PHOTOS = 12
 
 def save_report(
     folder: str | Path,
-    measured: MeasuredPhotos,
+    report: Report,
+    thumbnails: Mapping[str, np.ndarray],
     *,
-    graph: PairGraph | None = None,
-    refined: RefineReport | None = None,
     title: str = "Photo report",
     overwrite: bool = False,
 ) -> list[Path]:
@@ -49,8 +48,8 @@ def save_report(
 
     Args:
         folder: made if it is missing.
-        measured: the photos.
-        graph, refined: what is known beside them; their photos are found by name.
+        report: of `complete_report`.
+        thumbnails: of `thumbnails_of`.
         title: of the page.
         overwrite: replace an earlier report of ours.
 
@@ -58,16 +57,20 @@ def save_report(
         ExportError: files are in the way, or the disk refuses.
     """
     folder = Path(folder)
-    report = complete_report(measured, graph=graph, refined=refined)
     with staged(folder, overwrite=overwrite, last=REPORT_PAGE) as staging:
-        written = write_report(staging, report, thumbnails_of(measured), title=title)
+        written = write_report(staging, report, thumbnails, title=title)
     return [folder / path.name for path in written]
 
 
 def complete_report(
     measured: MeasuredPhotos, *, graph: PairGraph | None = None, refined: RefineReport | None = None
 ) -> Report:
-    """What `save_report` writes; no photo is advised beside one that is blurred, plain or a duplicate."""
+    """All that is known of photos; none is advised beside one that is blurred, plain or a duplicate.
+
+    Args:
+        measured: the photos.
+        graph, refined: what is known beside them; their photos are found by name.
+    """
     photos = photo_report(measured)
     if graph is not None:
         unfit = {photo.name for photo in photos.photos for finding in photo.findings if finding.kind in _UNFIT}

@@ -43,14 +43,19 @@ def views_with_camera(scene: Scene, what: str, options: ExportOptions) -> list[t
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         logger.warning("%s leaves out what has no sure camera (%d): %s", what, len(missing), names)
-    chosen = [
+    chosen = exported_views(scene, options)
+    if not chosen:
+        logger.warning("%s has no camera: that of no view is sure enough", what)
+    return chosen
+
+
+def exported_views(scene: Scene, options: ExportOptions) -> list[tuple[int, SceneView, Camera]]:
+    """As `views_with_camera`, without a word."""
+    return [
         (index, view, view.camera)
         for index, view in enumerate(scene.views)
         if view.camera is not None and _is_exported(view, options)
     ]
-    if not chosen:
-        logger.warning("%s has no camera: that of no view is sure enough", what)
-    return chosen
 
 
 def left_out(scene: Scene, options: ExportOptions) -> list[str]:

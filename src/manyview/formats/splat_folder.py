@@ -17,7 +17,7 @@ from PIL import Image
 from manyview.errors import ExportError
 from manyview.files import read_json, write_json
 from manyview.formats import colmap, nerfstudio
-from manyview.formats.describe import chosen_points, views_with_camera
+from manyview.formats.describe import chosen_points, exported_views
 from manyview.geometry.cameras import pixel_grid, transform_pixels
 from manyview.scene import ExportOptions, Scene, SceneView
 
@@ -69,8 +69,7 @@ def write_splat_folder(
     transforms = read_json(folder / "transforms.json")
     maps = replace(scene, fused=None)  # priors are of all that a view sees, not of what it is the first to see
     depths = depths and any(view.valid.any() for view in scene.views)
-    chosen = views_with_camera(scene, "the folder for splat trainers", options)
-    for frame, (index, view, _) in zip(transforms["frames"], chosen, strict=True):
+    for frame, (index, view, _) in zip(transforms["frames"], exported_views(scene, options), strict=True):
         size = (frame["h"], frame["w"])
         name = Path(frame["file_path"]).name
         if masks is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from manyview.geometry import Camera
 from manyview.refine.bundle import ROUGH, Anchors, adjust
 from manyview.refine.lenses import K_of_colmap, Lenses
 from manyview.refine.matching import MatchDatabase
@@ -120,7 +121,7 @@ def _shared_again(part: Part, own: Mapped) -> dict[int, pycolmap.Camera]:
     return cameras
 
 
-def _placed(model: Mapped) -> dict:
+def _placed(model: Mapped) -> dict[int, Camera]:
     cameras = cameras_of(model.model, 1 + max(model.views))
     return {view: camera for view in model.views if (camera := cameras[view]) is not None}
 

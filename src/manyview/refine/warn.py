@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FOCAL_OFF = 0.03  # relative difference from which a given focal length is called into question ...
 ERROR_FALLS = 0.85  # ... if the mean reprojection error falls to this share without it
+POINTS_ASKED = 2000
 LITTLE_PARALLAX = 5.0  # degrees between the rays to a point: photographs of an object all around have 8 to 45
 GIVEN_EXPLAIN = 0.5  # of the matches that given cameras should explain
 
@@ -42,10 +43,12 @@ def doubts_about_parallax(model: Mapped, names: str) -> list[str]:
 
 
 def parallax(model: pycolmap.Reconstruction) -> float:
-    """Degrees, median over the points: the largest angle between the rays from the views that see a point."""
+    """Degrees, median over some of the points: the largest angle between the rays from the views that see a point."""
     centres = {image: model.image(image).projection_center() for image in model.reg_image_ids()}
     angles = []
-    for _, point in sorted(model.points3D.items()):
+    numbers = sorted(model.points3D)
+    for number in numbers[:: 1 + len(numbers) // POINTS_ASKED]:
+        point = model.points3D[number]
         rays = point.xyz - np.array([centres[seen.image_id] for seen in point.track.elements])
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         angles.append(np.arccos(np.clip((rays @ rays.T).min(), -1, 1)))
